@@ -1,0 +1,1 @@
+"""Consumers of the topics that count."""

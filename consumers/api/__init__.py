@@ -1,0 +1,1 @@
+"""The query API: QIDO-RS, WADO-RS, reports, accesses."""

@@ -1,0 +1,1 @@
+"""The world: drivers, settings, the local stack. No decision about radiology."""

@@ -1,0 +1,203 @@
+"""Everything that can be set, once: name, default, help. Read in `main`, passed in, never looked up elsewhere.
+
+A value comes from, first found wins: the environment (`SIJIL_HTTP_PORT`), the role's secrets
+(`<home>/secrets/<role>.env`, mode 0600), what the local stack was started with (`<home>/stack.env`), the default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from schemas.errors import Permanent
+
+ENV_PREFIX = "SIJIL_"
+
+Role = Literal["admin", "gateway", "api", "worker", "archiver", "operator"]
+"""Who a process is: decides which secrets it may read."""
+
+
+class SettingsError(Permanent):
+    """A setting cannot be read; the message names it and says what it should be."""
+
+
+def _s(default: Any, help: str, *, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"help": help, "secret": secret})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One process's settings. Ports are TCP ports, sizes bytes, times seconds unless the name says otherwise."""
+
+    home: Path = _s(Path(".sijil"), "folder of this installation's data, logs, pid files and secrets")
+    site: str = _s("LOCAL", "identifier of the site this gateway stands in")
+    instance: str = _s("1", "number of this process among those of its role at its site")
+
+    # doors
+    http_host: str = _s("127.0.0.1", "address the HTTP door binds to")
+    http_port: int = _s(8080, "port of the HTTP door (DICOMweb, reports, everything of the API)")
+    dicom_host: str = _s("127.0.0.1", "address the DICOM door binds to")
+    dicom_port: int = _s(11112, "port of the DICOM door")
+    ae_title: str = _s("SIJIL", "AE title of the DICOM door")
+    health_host: str = _s("127.0.0.1", "address of the health and metrics ports of processes without an HTTP door")
+    gateway_health_port: int = _s(8081, "health and metrics port of the gateway")
+    worker_health_port: int = _s(8082, "health and metrics port of the worker")
+    archiver_health_port: int = _s(8083, "health and metrics port of the archiver")
+
+    # Kafka
+    kafka_bootstrap: str = _s("", "Kafka bootstrap servers; empty: the local stack's")
+    kafka_security_protocol: str = _s("PLAINTEXT", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL")
+    kafka_sasl_mechanism: str = _s("", "for example SCRAM-SHA-512")
+    kafka_username: str = _s("", "SASL user")
+    kafka_password: str = _s("", "SASL password", secret=True)
+    kafka_ca_file: str = _s("", "PEM file of the CA that signed the brokers' certificates")
+    kafka_replication: int = _s(1, "replication factor of our topics")
+    kafka_partitions: int = _s(6, "partitions of each topic when it is made; never changed afterwards")
+    kafka_flush_messages: int = _s(
+        1, "flush.messages of our topics; 1 where the broker has no replica; 0: the broker's own"
+    )
+
+    # Cassandra
+    cassandra_contact_points: str = _s("127.0.0.1", "comma-separated addresses")
+    cassandra_port: int = _s(9042, "native protocol port")
+    cassandra_local_dc: str = _s("datacenter1", "the data centre this process talks to")
+    cassandra_replication: int = _s(1, "replication factor of our keyspaces in the local data centre")
+    cassandra_consistency: str = _s("LOCAL_ONE", "LOCAL_QUORUM in production, LOCAL_ONE on one node")
+    cassandra_username: str = _s("", "role of this process")
+    cassandra_password: str = _s("", "its password", secret=True)
+    cassandra_ca_file: str = _s("", "PEM file of the CA; empty: no TLS")
+
+    # S3
+    s3_endpoint: str = _s("", "URL of the S3 service; empty: the local stack's")
+    s3_region: str = _s("us-east-1", "region name")
+    s3_access_key: str = _s("", "access key of this process")
+    s3_secret_key: str = _s("", "its secret", secret=True)
+    bucket_packs: str = _s("sijil-packs", "hot packs and manifests")
+    bucket_archive: str = _s("sijil-archive", "locked copies of packs")
+    bucket_documents: str = _s("sijil-documents", "reports, dead-letter payloads, access lists")
+    bucket_anchors: str = _s("sijil-anchors", "heads of the event chains")
+
+    # secrets of the archive
+    patient_secret: str = _s("", "hex; key of the HMAC that makes patient keys (worker only)", secret=True)
+    search_secret: str = _s("", "hex; key of the HMAC over what was searched for (api only)", secret=True)
+    dead_letter_key: str = _s(
+        "", "hex, 32 bytes; AES-256-GCM key of dead-letter payloads (worker, operator)", secret=True
+    )
+
+    # spool and packs
+    spool_dir: str = _s("", "folder of the spool; empty: <home>/data/spool/<role>")
+    spool_low_free_mb: int = _s(2048, "first watermark: below this much free disk new work is refused for a while")
+    spool_full_free_mb: int = _s(512, "second watermark: below this much free disk instances are refused (A700, 503)")
+    spool_max_mb: int = _s(20480, "most the spool may hold, committed packs included; the cache is evicted before")
+    spool_cache_hours: float = _s(24.0, "committed packs stay in the spool at least this long, disk allowing")
+    quarantine_max_mb: int = _s(512, "most the quarantine folder may hold; the oldest go first")
+    pack_seal_mb: int = _s(64, "an open pack is sealed at this size")
+    pack_own_mb: int = _s(1024, "an instance above this size becomes a pack of its own")
+    pack_idle_s: float = _s(2.0, "an open pack is sealed after this long without a new instance")
+    pack_release_s: float = _s(
+        0.5, "an open pack is sealed this long after the last association or request that fed it"
+    )
+    upload_threads: int = _s(2, "packs uploaded at the same time")
+    body_buffer_mb: int = _s(8, "a body larger than this, or of unknown length, is streamed to a file first")
+    max_associations: int = _s(64, "DICOM associations at the same time")
+
+    # chain
+    chain_backlog_max: int = _s(200_000, "unacknowledged events a process may hold before it refuses new ones")
+    anchor_interval_s: float = _s(120.0, "how often the head of the chain is anchored in S3")
+
+    # worker
+    quiet_s: float = _s(60.0, "a study is complete after this long without a new instance")
+    projection_batch: int = _s(500, "most events of a projector's batch")
+    projection_linger_s: float = _s(0.02, "how long a projector waits to fill a batch")
+    retention_years: int = _s(5, "least time a study is kept")
+
+    # api
+    access_window_s: float = _s(60.0, "one access.granted covers reads of (actor, study, purpose) for this long")
+    query_limit_max: int = _s(1000, "most rows of one QIDO-RS answer")
+    query_deadline_s: float = _s(10.0, "longest a query may take before it answers with what it has and a cursor")
+
+    # local stack
+    stack_kafka_port: int = _s(9092, "port of the local Kafka")
+    stack_kafka_controller_port: int = _s(9093, "port of its KRaft controller")
+    stack_cassandra_storage_port: int = _s(7000, "storage port of the local Cassandra")
+    stack_s3_port: int = _s(8333, "port of the local S3")
+    stack_s3_base_port: int = _s(19330, "first of eight ports for SeaweedFS' master, volume and filer and their gRPC")
+    stack_min_disk_mb: int = _s(3072, "least free disk to start with")
+    stack_min_memory_mb: int = _s(2500, "least available memory to start with")
+    log_level: str = _s("INFO", "DEBUG, INFO, WARNING or ERROR")
+
+    def __post_init__(self) -> None:
+        if not self.kafka_bootstrap:
+            object.__setattr__(self, "kafka_bootstrap", f"127.0.0.1:{self.stack_kafka_port}")
+        if not self.s3_endpoint:
+            object.__setattr__(self, "s3_endpoint", f"http://127.0.0.1:{self.stack_s3_port}")
+
+    @classmethod
+    def load(cls, role: Role, environ: Mapping[str, str] | None = None) -> Settings:
+        """Settings of a process of `role`. Raises SettingsError for a value of the wrong kind."""
+        env = os.environ if environ is None else environ
+        home = Path(env.get(ENV_PREFIX + "HOME") or ".sijil").absolute()
+        layers: dict[str, str] = {}
+        for file in (home / "stack.env", home / "secrets" / f"{role}.env"):
+            layers.update(read_env_file(file))
+        layers.update({k: v for k, v in env.items() if k.startswith(ENV_PREFIX)})
+        layers[ENV_PREFIX + "HOME"] = str(home)
+        hints = get_type_hints(cls)
+        values: dict[str, Any] = {}
+        for f in fields(cls):
+            text = layers.get(ENV_PREFIX + f.name.upper())
+            if text is not None:
+                values[f.name] = _convert(f.name, hints[f.name], text)
+        return cls(**values)
+
+    def spool(self, role: str) -> Path:
+        """The spool folder of this process."""
+        return Path(self.spool_dir) if self.spool_dir else self.home / "data" / "spool" / role
+
+    def chain(self, role: str) -> Path:
+        """The folder of this process's event chain (journal and head)."""
+        return self.home / "data" / "chain" / role
+
+    @property
+    def quarantine(self) -> Path:
+        """Where refused bytes are kept."""
+        return self.home / "data" / "quarantine"
+
+
+def _convert(name: str, kind: Any, text: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError as e:
+        raise SettingsError(f"{ENV_PREFIX}{name.upper()} must be {kind.__name__}, not {text!r}") from e
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """`NAME=value` lines; none if the file does not exist."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    pairs = (line.partition("=") for line in lines if line.strip() and not line.startswith("#"))
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+@dataclass(frozen=True)
+class SettingInfo:
+    """One line of the settings' documentation."""
+
+    env: str
+    default: str
+    help: str
+
+
+SETTINGS: tuple[SettingInfo, ...] = tuple(
+    SettingInfo(
+        ENV_PREFIX + f.name.upper(),
+        "" if f.default is MISSING else str(f.default),
+        f.metadata["help"],
+    )
+    for f in fields(Settings)
+)

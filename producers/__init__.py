@@ -1,0 +1,1 @@
+"""Facts come in: the sender is answered only after the fact is durable."""

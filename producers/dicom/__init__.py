@@ -1,0 +1,1 @@
+"""DIMSE: the DICOM door of the producers."""

@@ -1,0 +1,1 @@
+"""Facts become answers: events to read models and archival tiers."""

@@ -1,0 +1,1 @@
+"""One read model each, pure: project() and summarise()."""
