@@ -1,0 +1,387 @@
+"""The facts, in the past tense. Every struct here is one event type of one version, registered under its name.
+
+Events carry facts and references, never names, report text, identifiers of people or pixels (design, rule 3). A
+published struct never changes incompatibly: `schemas/json` holds what was published and a check compares. Times are
+RFC 3339 in UTC: data, never order.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+
+from schemas.errors import Invalid
+
+Uid = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=64, description="DICOM UID (PS3.5 §9)")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$", description="SHA-256, hex")]
+Id = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", description="UUID"),
+]
+Time = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z$",
+        description="RFC 3339, UTC",
+    ),
+]
+Code = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64, description="machine code")]
+Site = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="site identifier")]
+Key = Annotated[str, msgspec.Meta(min_length=1, max_length=512, description="object key in S3")]
+Bucket = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="S3 bucket")]
+Pseudonym = Annotated[
+    str, msgspec.Meta(pattern=r"^(k[0-9]+:[A-Za-z0-9_-]{43})?$", description="patient key; empty: not known")
+]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Short = Annotated[str, msgspec.Meta(max_length=128)]
+Door = Annotated[str, msgspec.Meta(pattern=r"^[a-z]{2,16}$", description="dimse, stow, import, http")]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """Base of all events. Unknown fields are ignored: an older reader must live with a newer writer's additions."""
+
+    TYPE: ClassVar[str]
+    TOPIC: ClassVar[str]
+
+    def key(self) -> str:
+        """The Kafka key: decides the partition, so the order."""
+        raise NotImplementedError
+
+
+# ------------------------------------------------------------------------------------------------ study.arrivals
+
+
+class PackStored(Event, frozen=True, kw_only=True):
+    """A pack and its manifest are durable in S3. One study may have many packs, from many gateways."""
+
+    TYPE = "study.pack-stored.v1"
+    TOPIC = "study.arrivals"
+    pack_id: Id
+    study_uid: Uid
+    site: Site
+    gateway: Short
+    door: Door
+    bucket: Bucket
+    pack_key: Key
+    pack_size: Count
+    pack_sha256: Sha256
+    manifest_key: Key
+    manifest_size: Count
+    manifest_sha256: Sha256
+    instances: Annotated[int, msgspec.Meta(ge=1)]
+    repeats: Count = 0
+    opened: Time
+    sealed: Time
+
+    def key(self) -> str:
+        return self.study_uid
+
+
+class InstanceRejected(Event, frozen=True, kw_only=True):
+    """An instance was refused at a door; its bytes are in the quarantine under `rejection_id`."""
+
+    TYPE = "study.instance-rejected.v1"
+    TOPIC = "study.arrivals"
+    rejection_id: Id
+    reason: Code
+    site: Site
+    gateway: Short
+    door: Door
+    received: Time
+    size: Count
+    sha256: Sha256 | None = None
+    study_uid: Uid | None = None
+    sop_uid: Uid | None = None
+    sop_class: Uid | None = None
+    calling_ae: Annotated[str, msgspec.Meta(max_length=16)] = ""
+
+    def key(self) -> str:
+        return self.study_uid or self.rejection_id
+
+
+# ------------------------------------------------------------------------------------------------ study.lifecycle
+
+
+class StudyCompleted(Event, frozen=True, kw_only=True):
+    """Nothing more is expected for a study. Counts are those at exactly `as_of_offset` of study.arrivals."""
+
+    TYPE = "study.completed.v1"
+    TOPIC = "study.lifecycle"
+    study_uid: Uid
+    basis: Code
+    revision: Annotated[int, msgspec.Meta(ge=1, description="as_of_offset + 1; a lower one than known is ignored")]
+    as_of_partition: Count
+    as_of_offset: Count
+    packs: Count
+    series: Count
+    instances: Count
+    bytes: Count
+    first_arrival: Time
+    last_arrival: Time
+
+    def key(self) -> str:
+        return self.study_uid
+
+
+class StudyReopened(Event, frozen=True, kw_only=True):
+    """An instance came after the study was completed."""
+
+    TYPE = "study.reopened.v1"
+    TOPIC = "study.lifecycle"
+    study_uid: Uid
+    revision: Annotated[int, msgspec.Meta(ge=1, description="of the completion that no longer holds")]
+    pack_id: Id
+    offset: Annotated[int, msgspec.Meta(ge=0, description="of the late arrival in study.arrivals")]
+
+    def key(self) -> str:
+        return self.study_uid
+
+
+class DuplicateFound(Event, frozen=True, kw_only=True):
+    """A later pack holds instances that the archive had, with the same content."""
+
+    TYPE = "study.duplicate-found.v1"
+    TOPIC = "study.lifecycle"
+    study_uid: Uid
+    pack_id: Id
+    offset: Count
+    comparison: Annotated[str, msgspec.Meta(pattern=r"^(sha256|canonical)$")]
+    instances: Annotated[int, msgspec.Meta(ge=1)]
+    sop_uids: Annotated[list[Uid], msgspec.Meta(max_length=16, description="those equal only canonically")] = []
+
+    def key(self) -> str:
+        return self.study_uid
+
+
+class ConflictFound(Event, frozen=True, kw_only=True):
+    """Two contents under one SOP Instance UID. The first in log order is served until a person decides."""
+
+    TYPE = "study.conflict-found.v1"
+    TOPIC = "study.lifecycle"
+    study_uid: Uid
+    series_uid: Uid
+    sop_uid: Uid
+    first_pack_id: Id
+    first_offset: Count
+    first_sha256: Sha256
+    second_pack_id: Id
+    second_offset: Count
+    second_sha256: Sha256
+    found: Time
+    reason: Code
+
+    def key(self) -> str:
+        return self.study_uid
+
+
+# ------------------------------------------------------------------------------------------------ patients
+
+
+class PatientSeen(Event, frozen=True, kw_only=True):
+    """A patient key met a study. Who it is stands in the manifest of the pack named, not here."""
+
+    TYPE = "patient.seen.v1"
+    TOPIC = "patients"
+    patient_key: Pseudonym
+    basis: Code
+    proposal: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    study_uid: Uid
+    site: Site
+    pack_id: Id
+    bucket: Bucket
+    manifest_key: Key
+
+    def key(self) -> str:
+        return self.patient_key
+
+
+# ------------------------------------------------------------------------------------------------ archive
+
+
+class PackArchived(Event, frozen=True, kw_only=True):
+    """A locked copy of a pack was written and its SHA-256 verified there."""
+
+    TYPE = "pack.archived.v1"
+    TOPIC = "archive"
+    pack_id: Id
+    study_uid: Uid
+    bucket: Bucket
+    pack_key: Key
+    version_id: Short
+    size: Count
+    sha256: Sha256
+    manifest_key: Key
+    manifest_version_id: Short
+    manifest_sha256: Sha256
+    retain_until: Time
+    policy: Code
+
+    def key(self) -> str:
+        return self.pack_id
+
+
+# ------------------------------------------------------------------------------------------------ reports
+
+
+class ReportIssued(Event, frozen=True, kw_only=True):
+    """A version of a report. Its text is the S3 document named."""
+
+    TYPE = "report.issued.v1"
+    TOPIC = "reports"
+    report_id: Id
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    status: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=r"^(registered|partial|preliminary|final|amended|corrected|appended|cancelled|entered-in-error)$",
+            description="FHIR R4 DiagnosticReport.status",
+        ),
+    ]
+    study_uids: Annotated[list[Uid], msgspec.Meta(min_length=1, max_length=16)]
+    site: Site
+    issued: Time
+    bucket: Bucket
+    document_key: Key
+    document_size: Count
+    document_sha256: Sha256
+
+    def key(self) -> str:
+        return self.report_id
+
+
+# ------------------------------------------------------------------------------------------------ accesses
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """One study that an answer showed, and whose it is."""
+
+    study_uid: Uid
+    patient_key: Pseudonym = ""
+
+
+class _Access(Event, frozen=True, kw_only=True):
+    TOPIC = "accesses"
+    access_id: Id
+    actor: Annotated[
+        str, msgspec.Meta(max_length=128, description="pseudonymous: http:<address>, ae:<title>, a user's id")
+    ]
+    role: Code
+    purpose: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2,16}$", description="HL7 v3 PurposeOfUse")]
+    action: Annotated[str, msgspec.Meta(pattern=r"^[a-z]+(-[a-z]+)*$", max_length=32)]
+    occurred: Time
+
+
+class AccessGranted(_Access, frozen=True, kw_only=True):
+    """Patient data is about to leave. Durable before the first byte of the answer (design, rule 7)."""
+
+    TYPE = "access.granted.v1"
+    study_uid: Uid | None = None
+    search: dict[str, list[Annotated[str, msgspec.Meta(max_length=64)]]] = {}
+    """Attribute names with HMACs of what was searched for."""
+    shown: Annotated[list[Shown], msgspec.Meta(max_length=100)] = []
+    shown_count: Count = 0
+    shown_list: Annotated[str, msgspec.Meta(max_length=512, description="S3 key of the list when above 100")] = ""
+    window_s: Count = 0
+
+    def key(self) -> str:
+        return self.study_uid or self.access_id
+
+
+class AccessUsed(_Access, frozen=True, kw_only=True):
+    """The window of an access.granted closed: how often it was used."""
+
+    TYPE = "access.used.v1"
+    study_uid: Uid
+    patient_key: Pseudonym = ""
+    uses: Annotated[int, msgspec.Meta(ge=1)]
+    bytes: Count = 0
+    last_used: Time
+
+    def key(self) -> str:
+        return self.study_uid
+
+
+class AccessDenied(_Access, frozen=True, kw_only=True):
+    """Somebody asked and was refused."""
+
+    TYPE = "access.denied.v1"
+    reason: Code
+    study_uid: Uid | None = None
+    patient_key: Pseudonym = ""
+
+    def key(self) -> str:
+        return self.study_uid or self.access_id
+
+
+# ------------------------------------------------------------------------------------------------ dead letters
+
+
+class DeadLetter(Event, frozen=True, kw_only=True):
+    """A record that could not be processed. Its bytes are the encrypted object named."""
+
+    TYPE = "dead-letter.v1"
+    TOPIC = "dead-letters"
+    reason: Code
+    origin_topic: Short
+    origin_partition: Count
+    origin_offset: Count
+    origin_type: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    payload_key: Key
+    payload_sha256: Sha256
+    consumer: Short
+
+    def key(self) -> str:
+        return f"{self.origin_topic}/{self.origin_partition}/{self.origin_offset}"
+
+
+EVENTS: tuple[type[Event], ...] = (
+    PackStored,
+    InstanceRejected,
+    StudyCompleted,
+    StudyReopened,
+    DuplicateFound,
+    ConflictFound,
+    PatientSeen,
+    PackArchived,
+    ReportIssued,
+    AccessGranted,
+    AccessUsed,
+    AccessDenied,
+    DeadLetter,
+)
+BY_TYPE: dict[str, type[Event]] = {e.TYPE: e for e in EVENTS}
+
+_encoder = msgspec.json.Encoder()
+_decoders: dict[str, msgspec.json.Decoder[Any]] = {t: msgspec.json.Decoder(e) for t, e in BY_TYPE.items()}
+
+
+class UnknownEventType(Invalid):
+    """A type this build does not know: a newer producer's fact that an older reader must not skip."""
+
+    def __init__(self, event_type: str) -> None:
+        super().__init__("unknown-event-type", "event type is not known to this build")
+        self.event_type = event_type
+
+
+def encode_payload(event: Event) -> bytes:
+    """The event as JSON."""
+    return _encoder.encode(event)
+
+
+def decode_payload(event_type: str, payload: bytes) -> Event:
+    """Decode and validate. Raises UnknownEventType, or Invalid(`schema-violation`) that quotes no value."""
+    decoder = _decoders.get(event_type)
+    if decoder is None:
+        raise UnknownEventType(event_type)
+    try:
+        event: Event = decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        # msgspec's message names the path and the rule, but a bad enum quotes the value: only the path is kept.
+        raise Invalid("schema-violation", f"payload breaks {event_type} at {_path(str(e))}") from e
+    return event
+
+
+def _path(message: str) -> str:
+    _, found, path = message.rpartition(" - at `")
+    return path.rstrip("`") if found else "$"

@@ -1,0 +1,69 @@
+"""Person names: DICOM PN groups, Arabic folding and search tokens.
+
+Folding serves search only; what is shown is always the original. Names propose a link between files, never make one.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_LETTERS = str.maketrans(
+    {
+        "أ": "ا", "إ": "ا", "آ": "ا", "ٱ": "ا",
+        "ى": "ي", "ی": "ي", "ئ": "ي", "ؤ": "و",
+        "ة": "ه", "ۀ": "ه", "ک": "ك", "گ": "ك",
+        "ـ": None,
+    }
+)  # fmt: skip
+_DIGITS = str.maketrans("٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹", "01234567890123456789")
+_SEPARATORS = re.compile(r"[\^=\s,;،؛/\\|()\[\]\"'`.*?_-]+")
+_SERVANT = "عبد"
+"""عبد is joined to what follows: عبد الله and عبدالله are one name."""
+
+TOKENS_MAX = 24
+"""Bound on tokens of one name: a PN has three groups of five components."""
+TOKEN_LENGTH_MAX = 64
+
+
+def ascii_digits(text: str) -> str:
+    """Arabic-Indic and Persian digits as ASCII."""
+    return text.translate(_DIGITS)
+
+
+def fold(text: str) -> str:
+    """One spelling for all: no case, no diacritics, no tatweel, one alef, yeh, teh marbuta as heh, ASCII digits."""
+    decomposed = unicodedata.normalize("NFKD", text.translate(_LETTERS))
+    bare = "".join(c for c in decomposed if not unicodedata.combining(c))
+    return ascii_digits(bare.translate(_LETTERS)).casefold()
+
+
+def fold_tokens(text: str) -> list[str]:
+    """The folded words of a text in their order, عبد joined to the next."""
+    tokens: list[str] = []
+    servant = False
+    for word in _SEPARATORS.split(fold(text)):
+        if not word:
+            continue
+        if servant:
+            tokens[-1] = _SERVANT + word
+            servant = False
+        else:
+            tokens.append(word)
+            servant = word == _SERVANT
+    return [t[:TOKEN_LENGTH_MAX] for t in tokens]
+
+
+def name_tokens(person_name: str) -> tuple[str, ...]:
+    """Distinct search tokens over all component groups of a PN, sorted; at most TOKENS_MAX.
+
+    Groups (alphabetic=ideographic=phonetic) are folded apart, so that عبد at the end of one does not join the next.
+    """
+    found = {t for group in person_name.split("=") for t in fold_tokens(group)}
+    return tuple(sorted(found)[:TOKENS_MAX])
+
+
+def fold_group(person_name_group: str) -> str:
+    """A component group folded but with its `^` kept, for matching of a whole PN value against a pattern."""
+    parts = (" ".join(fold_tokens(p)) for p in person_name_group.split("^"))
+    return "^".join(parts).rstrip("^")
