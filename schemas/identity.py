@@ -57,6 +57,9 @@ class NationalID:
     sex: str
     """`M` or `F`, as in DICOM's PatientSex."""
     governorate_code: str
+    check_agrees: bool
+    """Whether the 14th digit is what the formula in common use gives. The formula was never published officially, so a
+    mismatch makes a person look and does not make the number invalid."""
 
     @classmethod
     def parse(cls, text: str) -> NationalID:
@@ -73,9 +76,8 @@ class NationalID:
             raise Invalid("national-id-birth-date") from e
         if value[7:9] not in GOVERNORATE_CODES:
             raise Invalid("national-id-governorate")
-        if national_id_check_digit(value[:13]) != value[13]:
-            raise Invalid("national-id-check-digit")
-        return cls(value, born, "M" if int(value[12]) % 2 else "F", value[7:9])
+        sex = "M" if int(value[12]) % 2 else "F"
+        return cls(value, born, sex, value[7:9], national_id_check_digit(value[:13]) == value[13])
 
 
 def national_id_check_digit(first13: str) -> str:
@@ -109,7 +111,8 @@ class PatientKey:
     basis: str
     """`national-id`, `local` (site's own number) or `study` (no identifier: a file of this study alone)."""
     proposal: str = ""
-    """Why a person should look: `national-id-mismatch` (ID's birth date or sex is not the dataset's)."""
+    """Why a person should look: `national-id-mismatch` (its birth date or sex is not the dataset's: perhaps a mother's
+    ID for her child) or `national-id-check-digit` (perhaps a slip of the hand)."""
 
 
 def is_placeholder(patient_id: str) -> bool:
@@ -135,7 +138,8 @@ def patient_key(
     except Invalid:
         return PatientKey(_key(secret, issuer, _local(patient_id)), KEY_LOCAL)
     if birth_date == national.birth_date.strftime("%Y%m%d") and sex == national.sex:
-        return PatientKey(_key(secret, NATIONAL_ISSUER, national.value), KEY_NATIONAL)
+        proposal = "" if national.check_agrees else "national-id-check-digit"
+        return PatientKey(_key(secret, NATIONAL_ISSUER, national.value), KEY_NATIONAL, proposal)
     return PatientKey(_key(secret, issuer, _local(patient_id)), KEY_LOCAL, "national-id-mismatch")
 
 

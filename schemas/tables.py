@@ -1,0 +1,488 @@
+"""The read models: one table per question, and the values that change them.
+
+`infra/cql/0002_views.cql` is generated from TABLES. Every write carries the Kafka offset of its record as Cassandra's
+write timestamp (design, rule 5), so each non-key column is fed by one key of one topic. Times are those of the log
+(LogAppendTime, as CQL timestamps) or of the events (text); no column holds the projector's own clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+VIEWS_KEYSPACE = "sijil_views"
+STATE_KEYSPACE = "sijil_state"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A read model. `columns` maps name → CQL type, keys included, in their order."""
+
+    name: str
+    columns: Mapping[str, str]
+    partition_key: tuple[str, ...]
+    clustering: tuple[str, ...] = ()
+    descending: frozenset[str] = frozenset()
+    source: str = ""
+    """Topic that feeds it; several where each feeds columns of its own."""
+    about: str = ""
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """Partition and clustering columns."""
+        return self.partition_key + self.clustering
+
+    def create(self, keyspace: str) -> str:
+        """CREATE TABLE IF NOT EXISTS … for a keyspace of any name."""
+        body = ",\n".join(f"    {n} {t}" for n, t in self.columns.items())
+        key = f"({', '.join(self.partition_key)})"
+        key += "".join(f", {c}" for c in self.clustering)
+        options = [f"comment = '{self.about.replace(chr(39), chr(39) * 2)}'"]
+        if self.clustering:
+            order = ", ".join(f"{c} {'DESC' if c in self.descending else 'ASC'}" for c in self.clustering)
+            options.insert(0, f"CLUSTERING ORDER BY ({order})")
+        return (
+            f"CREATE TABLE IF NOT EXISTS {keyspace}.{self.name} (\n{body},\n    PRIMARY KEY ({key})\n)"
+            f" WITH {' AND '.join(options)};"
+        )
+
+
+@dataclass(frozen=True)
+class Upsert:
+    """Set `columns` of the row `key`. `timestamp` is the offset of the record that says so."""
+
+    table: str
+    key: Mapping[str, Any]
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    timestamp: int = 0
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Remove the row `key`, as of `timestamp`."""
+
+    table: str
+    key: Mapping[str, Any]
+    timestamp: int = 0
+
+
+Write = Upsert | Delete
+
+NO_DATE = "00000000"
+"""Clustering value of a study without a StudyDate where the arrival day cannot stand in; sorts behind all others."""
+
+DAY_SHARDS = 4
+"""Shards of a day's list: spreads a national day (about 40,000 studies) over partitions."""
+NAME_SHARDS = 4
+"""Shards of a name token's month."""
+
+# What every list of studies shows: written in full into each index, so that one partition read answers a page.
+STUDY_COLUMNS: dict[str, str] = {
+    "patient_key": "text",
+    "patient_id": "text",
+    "issuer": "text",
+    "patient_name": "text",
+    "birth_date": "text",
+    "sex": "text",
+    "study_time": "text",
+    "accession": "text",
+    "description": "text",
+    "referring": "text",
+    "study_id": "text",
+    "modalities": "frozen<set<text>>",
+    "sop_classes": "frozen<set<text>>",
+    "series_count": "int",
+    "instance_count": "int",
+    "bytes": "bigint",
+    "pack_count": "int",
+    "sites": "frozen<set<text>>",
+    "marks": "frozen<set<text>>",
+    "first_arrival": "timestamp",
+    "last_arrival": "timestamp",
+    "first_offset": "bigint",
+    "last_offset": "bigint",
+    "attributes": "text",  # the study-level header of the first pack, DICOM JSON
+}
+
+
+def _index(name: str, keys: dict[str, str], partition: int, about: str, desc: tuple[str, ...] = ()) -> Table:
+    names = tuple(keys)
+    columns = {**keys, **{c: t for c, t in STUDY_COLUMNS.items() if c not in keys}}
+    if "study_date" not in columns:
+        columns["study_date"] = "text"
+    return Table(
+        name, columns, names[:partition], names[partition:], frozenset(desc), source="study.arrivals", about=about
+    )
+
+
+TABLES: tuple[Table, ...] = (
+    Table(
+        "studies",
+        {
+            "study_uid": "text",
+            "study_date": "text",
+            **STUDY_COLUMNS,
+            "arrivals_partition": "int",
+            "completed_revision": "bigint",
+            "completed_basis": "text",
+            "completed_time": "text",
+            "completed_instances": "int",
+            "reopened_revision": "bigint",
+        },
+        ("study_uid",),
+        source="study.arrivals; completed_* and reopened_* from study.lifecycle",
+        about="A study by its UID.",
+    ),
+    Table(
+        "series",
+        {
+            "study_uid": "text",
+            "series_uid": "text",
+            "modality": "text",
+            "series_number": "int",
+            "description": "text",
+            "body_part": "text",
+            "instance_count": "int",
+            "last_offset": "bigint",
+            "attributes": "text",
+        },
+        ("study_uid",),
+        ("series_uid",),
+        source="study.arrivals",
+        about="The series of a study.",
+    ),
+    Table(
+        "instances",
+        {
+            "study_uid": "text",
+            "series_uid": "text",
+            "sop_uid": "text",
+            "record_offset": "bigint",
+            "line": "int",
+            "pack_id": "text",
+            "sop_class": "text",
+            "transfer_syntax": "text",
+            "instance_number": "int",
+            "tar_offset": "bigint",
+            "length": "bigint",
+            "dataset_offset": "int",
+            "sha256": "text",
+            "frames": "text",
+            "marks": "frozen<set<text>>",
+            "attributes": "text",
+        },
+        ("study_uid",),
+        ("series_uid", "sop_uid", "record_offset", "line"),
+        source="study.arrivals",
+        about="Where the bytes of each copy of an instance lie; the lowest record_offset (then line) is served.",
+    ),
+    _index(
+        "studies_by_patient",
+        {"patient_key": "text", "study_date": "text", "study_uid": "text"},
+        1,
+        "A patient file.",
+        ("study_date",),
+    ),
+    _index(
+        "studies_by_patient_id",
+        {"patient_id": "text", "study_date": "text", "study_uid": "text"},
+        1,
+        "Studies under a PatientID, of whatever issuer.",
+        ("study_date",),
+    ),
+    _index(
+        "studies_by_accession",
+        {"accession": "text", "issuer": "text", "study_uid": "text"},
+        1,
+        "Studies of an accession number.",
+    ),
+    _index(
+        "studies_by_day",
+        {"day": "text", "shard": "int", "study_time": "text", "study_uid": "text"},
+        2,
+        "Studies of a day (the arrival day where StudyDate is missing).",
+        ("study_time",),
+    ),
+    Table(
+        "study_days",
+        {"year": "text", "day": "text"},
+        ("year",),
+        ("day",),
+        frozenset({"day"}),
+        source="study.arrivals",
+        about="Days that have studies.",
+    ),
+    _index(
+        "studies_by_name_token",
+        {"token": "text", "month": "text", "shard": "int", "study_date": "text", "study_uid": "text"},
+        3,
+        "Studies whose patient name has a folded token.",
+        ("study_date",),
+    ),
+    Table(
+        "name_tokens",
+        {"prefix": "text", "token": "text"},
+        ("prefix",),
+        ("token",),
+        source="study.arrivals",
+        about="The vocabulary of folded name tokens by their first two characters.",
+    ),
+    Table(
+        "name_token_months",
+        {"token": "text", "month": "text"},
+        ("token",),
+        ("month",),
+        frozenset({"month"}),
+        source="study.arrivals",
+        about="Months in which a token has studies.",
+    ),
+    Table(
+        "packs",
+        {
+            "pack_id": "text",
+            "study_uid": "text",
+            "site": "text",
+            "gateway": "text",
+            "door": "text",
+            "bucket": "text",
+            "pack_key": "text",
+            "size": "bigint",
+            "sha256": "text",
+            "manifest_key": "text",
+            "manifest_size": "bigint",
+            "manifest_sha256": "text",
+            "instances": "int",
+            "record_offset": "bigint",
+            "arrival": "timestamp",
+            "archive_bucket": "text",
+            "archive_key": "text",
+            "archive_version_id": "text",
+            "archive_manifest_key": "text",
+            "archive_manifest_version_id": "text",
+            "retain_until": "text",
+            "retention_policy": "text",
+        },
+        ("pack_id",),
+        source="study.arrivals; archive_* and retain_* from archive",
+        about="Where a pack lies in each tier.",
+    ),
+    Table(
+        "packs_by_study",
+        {
+            "study_uid": "text",
+            "record_offset": "bigint",
+            "pack_id": "text",
+            "arrival": "timestamp",
+            "site": "text",
+            "patient_key": "text",
+            "summary": "blob",
+        },
+        ("study_uid",),
+        ("record_offset",),
+        source="study.arrivals",
+        about="One row per pack of a study: what summarise() needs instead of all members.",
+    ),
+    Table(
+        "patients",
+        {
+            "patient_key": "text",
+            "basis": "text",
+            "patient_name": "text",
+            "patient_id": "text",
+            "issuer": "text",
+            "birth_date": "text",
+            "sex": "text",
+            "last_study_uid": "text",
+        },
+        ("patient_key",),
+        source="patients",
+        about="Who a patient key is, as last seen.",
+    ),
+    Table(
+        "identity_proposals",
+        {"month": "text", "study_uid": "text", "patient_key": "text", "proposal": "text", "site": "text"},
+        ("month",),
+        ("study_uid", "patient_key"),
+        source="patients",
+        about="Studies whose patient a person should look at.",
+    ),
+    Table(
+        "rejections",
+        {
+            "day": "text",
+            "rejection_id": "text",
+            "reason": "text",
+            "site": "text",
+            "gateway": "text",
+            "door": "text",
+            "received": "text",
+            "size": "bigint",
+            "sha256": "text",
+            "study_uid": "text",
+            "sop_uid": "text",
+            "sop_class": "text",
+            "calling_ae": "text",
+        },
+        ("day",),
+        ("rejection_id",),
+        frozenset({"rejection_id"}),
+        source="study.arrivals",
+        about="Instances refused at the doors, by day.",
+    ),
+    Table(
+        "conflicts",
+        {
+            "month": "text",
+            "found": "text",
+            "study_uid": "text",
+            "sop_uid": "text",
+            "second_offset": "bigint",
+            "series_uid": "text",
+            "first_pack_id": "text",
+            "first_offset": "bigint",
+            "first_sha256": "text",
+            "second_pack_id": "text",
+            "second_sha256": "text",
+            "reason": "text",
+        },
+        ("month",),
+        ("found", "study_uid", "sop_uid", "second_offset"),
+        frozenset({"found"}),
+        source="study.lifecycle",
+        about="Copies with different content under one SOP Instance UID.",
+    ),
+    Table(
+        "duplicates",
+        {
+            "study_uid": "text",
+            "record_offset": "bigint",
+            "comparison": "text",
+            "event_id": "text",
+            "pack_id": "text",
+            "instances": "int",
+            "sop_uids": "frozen<list<text>>",
+        },
+        ("study_uid",),
+        ("record_offset", "comparison", "event_id"),
+        source="study.lifecycle",
+        about="Instances that came again with the same content.",
+    ),
+    Table(
+        "reports",
+        {
+            "report_id": "text",
+            "version": "int",
+            "status": "text",
+            "study_uids": "frozen<list<text>>",
+            "site": "text",
+            "issued": "text",
+            "bucket": "text",
+            "document_key": "text",
+            "document_size": "bigint",
+            "document_sha256": "text",
+        },
+        ("report_id",),
+        ("version",),
+        frozenset({"version"}),
+        source="reports",
+        about="All versions of a report.",
+    ),
+    Table(
+        "reports_by_study",
+        {
+            "study_uid": "text",
+            "report_id": "text",
+            "version": "int",
+            "status": "text",
+            "site": "text",
+            "issued": "text",
+            "bucket": "text",
+            "document_key": "text",
+            "document_size": "bigint",
+            "document_sha256": "text",
+        },
+        ("study_uid",),
+        ("report_id", "version"),
+        frozenset({"version"}),
+        source="reports",
+        about="The reports of a study, all versions.",
+    ),
+    Table(
+        "accesses_by_study",
+        {
+            "study_uid": "text",
+            "access_id": "text",
+            "outcome": "text",
+            "actor": "text",
+            "role": "text",
+            "purpose": "text",
+            "action": "text",
+            "occurred": "text",
+            "reason": "text",
+            "uses": "int",
+            "bytes": "bigint",
+            "last_used": "text",
+        },
+        ("study_uid",),
+        ("access_id",),
+        frozenset({"access_id"}),
+        source="accesses",
+        about="Who saw a study. access_id is a UUIDv7, so newest first.",
+    ),
+    Table(
+        "accesses_by_patient",
+        {
+            "patient_key": "text",
+            "month": "text",
+            "access_id": "text",
+            "study_uid": "text",
+            "outcome": "text",
+            "actor": "text",
+            "role": "text",
+            "purpose": "text",
+            "action": "text",
+            "occurred": "text",
+            "reason": "text",
+            "uses": "int",
+            "bytes": "bigint",
+            "last_used": "text",
+        },
+        ("patient_key", "month"),
+        ("access_id", "study_uid"),
+        frozenset({"access_id"}),
+        source="accesses",
+        about="Who saw a patient's file, by month.",
+    ),
+    Table(
+        "pending_studies",
+        {
+            "arrivals_partition": "int",
+            "bucket": "bigint",
+            "study_uid": "text",
+            "record_offset": "bigint",
+            "arrival": "timestamp",
+        },
+        ("arrivals_partition", "bucket"),
+        ("study_uid", "record_offset"),
+        source="study.arrivals",
+        about="Completeness timers: a study's last arrival by its minute; gone when completed or overtaken.",
+    ),
+    Table(
+        "pending_buckets",
+        {"arrivals_partition": "int", "bucket": "bigint"},
+        ("arrivals_partition",),
+        ("bucket",),
+        source="study.arrivals",
+        about="Minutes that may have pending studies; what a restarted worker reads first.",
+    ),
+    Table(
+        "projection_positions",
+        {"projection": "text", "topic": "text", "partition": "int", "next_offset": "bigint", "log_time": "timestamp"},
+        ("projection",),
+        ("topic", "partition"),
+        source="all",
+        about="How far each projection is: next offset to apply and the log time of the last one applied.",
+    ),
+)
+BY_NAME: dict[str, Table] = {t.name: t for t in TABLES}
