@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from schemas.errors import Permanent
 
@@ -19,9 +19,14 @@ ENV_PREFIX = "SIJIL_"
 Role = Literal["admin", "gateway", "api", "worker", "archiver", "operator"]
 """Who a process is: decides which secrets it may read."""
 
+ROLES: tuple[Role, ...] = get_args(Role)
+
 
 class SettingsError(Permanent):
     """A setting cannot be read; the message names it and says what it should be."""
+
+
+_HOME = Path(".sijil")
 
 
 def _s(default: Any, help: str, *, secret: bool = False) -> Any:
@@ -32,7 +37,7 @@ def _s(default: Any, help: str, *, secret: bool = False) -> Any:
 class Settings:
     """One process's settings. Ports are TCP ports, sizes bytes, times seconds unless the name says otherwise."""
 
-    home: Path = _s(Path(".sijil"), "folder of this installation's data, logs, pid files and secrets")
+    home: Path = _s(_HOME, "folder of this installation's data, logs, pid files and secrets")
     site: str = _s("LOCAL", "identifier of the site this gateway stands in")
     instance: str = _s("1", "number of this process among those of its role at its site")
 
@@ -120,6 +125,8 @@ class Settings:
     query_deadline_s: float = _s(10.0, "longest a query may take before it answers with what it has and a cursor")
 
     # local stack
+    port_offset: int = _s(0, "added to every port that is not set: a second installation on this machine")
+    stack_jars: str = _s("", "folder of the servers' jars; empty: <home>/jars")
     stack_kafka_port: int = _s(9092, "port of the local Kafka")
     stack_kafka_controller_port: int = _s(9093, "port of its KRaft controller")
     stack_cassandra_storage_port: int = _s(7000, "storage port of the local Cassandra")
@@ -151,7 +158,16 @@ class Settings:
             text = layers.get(ENV_PREFIX + f.name.upper())
             if text is not None:
                 values[f.name] = _convert(f.name, hints[f.name], text)
+        offset = values.get("port_offset", 0)
+        for f in fields(cls):
+            if f.name.endswith("_port") and f.name not in values:
+                values[f.name] = f.default + offset
         return cls(**values)
+
+    @property
+    def jars(self) -> Path:
+        """Where the jars of the local servers are."""
+        return Path(self.stack_jars) if self.stack_jars else self.home / "jars"
 
     def spool(self, role: str) -> Path:
         """The spool folder of this process."""
