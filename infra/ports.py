@@ -1,7 +1,7 @@
 """The three ports to the world and what each promises. Shells use them; the pure core returns values instead.
 
-`infra.kafka`, `infra.cassandra`, `infra.objects` implement them on the real servers, `infra.memory` in memory; one contract
-suite (`tests/contracts`) runs over both.
+`infra.kafka`, `infra.cassandra`, `infra.objects` implement them on the real servers, `infra.memory` in memory; one
+contract suite (`tests/contracts`) runs over both.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Log(Protocol):
         """
 
     def read(self, topic: str, start: Mapping[int, int], end: Mapping[int, int]) -> Iterator[Stored]:
-        """Records of a topic from `start` (inclusive; missing partition: 0) to `end` (exclusive), partition by partition.
+        """Records of a topic from `start` (inclusive; missing: 0) to `end` (exclusive), partition by partition.
 
         Ends when every partition in `end` is read; raises Transient when the broker gives nothing for too long.
         """
