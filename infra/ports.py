@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,6 +113,10 @@ class ObjectInfo:
     metadata: Mapping[str, str]
     retain_until: str = ""
     """RFC 3339, empty without a lock."""
+
+    def locked_until(self, moment: str) -> bool:
+        """Whether the object is locked at least until `moment` (RFC 3339)."""
+        return bool(self.retain_until) and datetime.fromisoformat(self.retain_until) >= datetime.fromisoformat(moment)
 
 
 class Objects(Protocol):
