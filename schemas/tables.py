@@ -3,6 +3,9 @@
 `infra/cql/0002_views.cql` is generated from TABLES. Every write carries the Kafka offset of its record as Cassandra's
 write timestamp (design, rule 5), so each non-key column is fed by one key of one topic. Times are those of the log
 (LogAppendTime, as CQL timestamps) or of the events (text); no column holds the projector's own clock.
+
+Text that a dataset does not have is "", and a figure that it does not have is not set. Days are `YYYYMMDD`, months
+`YYYYMM`, years `YYYY`, as in DICOM.
 """
 
 from __future__ import annotations
@@ -168,7 +171,7 @@ TABLES: tuple[Table, ...] = (
             "length": "bigint",
             "dataset_offset": "int",
             "sha256": "text",
-            "frames": "text",
+            "frames": "text",  # as in the manifest; "" where it is too large for a row: read it there
             "marks": "frozen<set<text>>",
             "attributes": "text",
         },
@@ -193,9 +196,9 @@ TABLES: tuple[Table, ...] = (
     ),
     _index(
         "studies_by_accession",
-        {"accession": "text", "issuer": "text", "study_uid": "text"},
+        {"accession": "text", "accession_issuer": "text", "study_uid": "text"},
         1,
-        "Studies of an accession number.",
+        "Studies of an accession number, of whatever issuer; an empty one is not indexed.",
     ),
     _index(
         "studies_by_day",
@@ -466,15 +469,7 @@ TABLES: tuple[Table, ...] = (
         ("arrivals_partition", "bucket"),
         ("study_uid", "record_offset"),
         source="study.arrivals",
-        about="Completeness timers: a study's last arrival by its minute; gone when completed or overtaken.",
-    ),
-    Table(
-        "pending_buckets",
-        {"arrivals_partition": "int", "bucket": "bigint"},
-        ("arrivals_partition",),
-        ("bucket",),
-        source="study.arrivals",
-        about="Minutes that may have pending studies; what a restarted worker reads first.",
+        about="Completeness timers: a study's last arrival by its minute of the log; gone when completed or overtaken.",
     ),
     Table(
         "projection_positions",
@@ -482,7 +477,24 @@ TABLES: tuple[Table, ...] = (
         ("projection",),
         ("topic", "partition"),
         source="all",
-        about="How far each projection is: next offset to apply and the log time of the last one applied.",
+        about="How far each projection is: next offset to apply and the log time of the record before it."
+        " views: the read models. completeness: no arrival before that offset is pending.",
     ),
 )
 BY_NAME: dict[str, Table] = {t.name: t for t in TABLES}
+
+# What is not derived from the log: backed up, never rebuilt. Write timestamps here are the clock's microseconds.
+STATE_TABLES: tuple[Table, ...] = (
+    Table(
+        "active_views",
+        {"name": "text", "keyspace_name": "text", "switched": "timestamp"},
+        ("name",),
+        about="Which keyspace answers: the one row 'active'. A rebuild fills another and switches here.",
+    ),
+    Table(
+        "ae_titles",
+        {"ae_title": "text", "host": "text", "port": "int", "site": "text", "role": "text", "issuer": "text"},
+        ("ae_title",),
+        about="Who may call by DICOM, and where to send to.",
+    ),
+)
