@@ -18,6 +18,9 @@ _LETTERS = str.maketrans(
 )  # fmt: skip
 _DIGITS = str.maketrans("٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹", "01234567890123456789")
 _SEPARATORS = re.compile(r"[\^=\s,;،؛/\\|()\[\]\"'`.*?_-]+")
+_PATTERN_SEPARATORS = re.compile(r"[\^=\s,;،؛/\\|()\[\]\"'`._-]+")
+"""The same without DICOM's wild cards."""
+_WILDCARDS = re.compile(r"[*?]")
 _SERVANT = "عبد"
 """عبد is joined to what follows: عبد الله and عبدالله are one name."""
 
@@ -61,6 +64,29 @@ def name_tokens(person_name: str) -> tuple[str, ...]:
     """
     found = {t for group in person_name.split("=") for t in fold_tokens(group)}
     return tuple(sorted(found)[:TOKENS_MAX])
+
+
+def pattern_words(pattern: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a PN pattern (`*`, `?`) says of the names it matches: (tokens they have, starts of tokens they have).
+
+    Every name that matches has these among its `name_tokens`. Nothing is said by a word that begins with a wild card,
+    nor by one that follows a word with a wild card: that one may be a عبد which joins it.
+    """
+    whole: list[str] = []
+    starts: list[str] = []
+    words = [w for w in _PATTERN_SEPARATORS.split(pattern) if w]
+    wild_before = False
+    while words:
+        word = words.pop(0)
+        if fold(word) == _SERVANT and words:
+            word += words.pop(0)
+        head, *rest = _WILDCARDS.split(word, maxsplit=1)
+        token = fold(head)[:TOKEN_LENGTH_MAX]
+        if token and not wild_before:
+            # A servant at the pattern's end may join what follows it in the name.
+            (starts if rest or token == _SERVANT else whole).append(token)
+        wild_before = bool(rest)
+    return tuple(whole), tuple(starts)
 
 
 def fold_group(person_name_group: str) -> str:
