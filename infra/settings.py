@@ -207,6 +207,7 @@ class SettingInfo:
     env: str
     default: str
     help: str
+    secret: bool
 
 
 SETTINGS: tuple[SettingInfo, ...] = tuple(
@@ -214,6 +215,7 @@ SETTINGS: tuple[SettingInfo, ...] = tuple(
         ENV_PREFIX + f.name.upper(),
         "" if f.default is MISSING else str(f.default),
         f.metadata["help"],
+        f.metadata["secret"],
     )
     for f in fields(Settings)
 )

@@ -84,15 +84,15 @@ def logger(name: str) -> Log:
 class JsonFormatter(logging.Formatter):
     """LogRecord → one line of JSON, by the three guards."""
 
-    def __init__(self, part: str) -> None:
+    def __init__(self, process: str) -> None:
         super().__init__()
-        self.part = part
+        self.process = process
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
             "time": clock.rfc3339(clock.now()),
             "level": record.levelname.lower(),
-            "part": self.part,
+            "process": self.process,
             "logger": record.name,
             "message": _message(record),
         }
@@ -142,10 +142,10 @@ def _under(name: str, loggers: tuple[str, ...]) -> str:
     return next((root for root in loggers if name == root or name.startswith(root + ".")), "")
 
 
-def setup(part: str, level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Make this process log as `part`: one JSON line each to `stream` (stderr). Replaces every handler of the root."""
+def setup(process: str, level: str = "INFO", stream: TextIO | None = None) -> None:
+    """Make this process log as `process`: one JSON line each to `stream` (stderr). Replaces every handler of the root."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter(part))
+    handler.setFormatter(JsonFormatter(process))
     handler.addFilter(_Silence())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -34,7 +34,7 @@ def test_a_line_holds_its_fields_and_withholds_what_is_not_on_the_list(lines: io
     telemetry.logger("producers.spool").info("pack.sealed", pack_id="0190", bytes=12, patient_name=CANARY)
     (line,) = read(lines)
     assert line["message"] == "pack.sealed"
-    assert line["part"] == "test"
+    assert line["process"] == "test"
     assert (line["pack_id"], line["bytes"]) == ("0190", 12)
     assert line["withheld"] == ["patient_name"]
     assert CANARY not in lines.getvalue()

@@ -1,0 +1,1 @@
+"""infra's own commands of `sijil`, a module per subject."""

@@ -1,0 +1,189 @@
+"""`sijil up`, `down`, `status`, `logs`, `migrate`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from infra import telemetry
+from infra.settings import SETTINGS, Settings
+from infra.stack import logs as part_logs
+from infra.stack import parts as table
+from infra.stack import process, state, status
+from infra.stack.errors import StackError
+from infra.stack.state import PartState, RunFolder
+from infra.stack.supervisor import Supervisor, stop_order
+
+START_S = 600.0
+"""Longest a start in the background is waited for: the first one downloads the servers."""
+
+
+def _given() -> dict[str, str]:
+    """The settings in this environment that `up` may write down: no secrets, not home itself."""
+    open_ones = {s.env for s in SETTINGS if not s.secret and s.env != "SIJIL_HOME"}
+    return {k: v for k, v in os.environ.items() if k in open_ones}
+
+
+def _only(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if value else ()
+
+
+@click.command()
+@click.option("--detach", "-d", is_flag=True, help="Go on in the background; come back when all parts are ready.")
+@click.option(
+    "--only", callback=_only, metavar="PART,...", help="Start these parts alone, for example kafka,cassandra."
+)
+@click.option("--then", metavar="COMMAND", help="Run this sijil command once all parts are ready, and go on serving.")
+def up(detach: bool, only: tuple[str, ...], then: str | None) -> None:
+    """Start the local stack: servers, migrations, and Sijil's own processes.
+
+    Without --detach it stays in the foreground until Ctrl-C and then ends every part. Data stays in .sijil/data.
+    """
+    settings = Settings.load("admin")
+    settings.home.mkdir(parents=True, exist_ok=True)
+    chosen = table.chosen(settings, only)
+    if detach:
+        _up_in_background(settings, only)
+        return
+    state.write_stack_env(settings, _given())
+    telemetry.setup("supervisor", settings.log_level, part_logs.path(settings.home, "supervisor").open("a"))
+    console = Console(highlight=False, stderr=True)
+
+    def announce(part: PartState) -> None:
+        if part.health in ("starting", "ready", "failing", "restarting", "stopped"):
+            console.print(f"  {part.name:<10} {part.health:<10} {part.why}".rstrip(), markup=False)
+
+    def serving() -> None:
+        console.print(f"serving. DICOM {settings.ae_title} on port {settings.dicom_port},", end=" ")
+        console.print(f"HTTP http://127.0.0.1:{settings.http_port}. Ctrl-C ends it.")
+        if then:
+            subprocess.Popen([sys.executable, "-m", "infra.cli", *then.split()])  # noqa: S603  # the caller's words
+
+    Supervisor(settings, chosen, announce).run(serving)
+
+
+def _up_in_background(settings: Settings, only: tuple[str, ...]) -> None:
+    run = RunFolder(settings.home)
+    if who := run.supervisor():
+        raise StackError(f"the stack of {settings.home} is up already (pid {who.pid}): `sijil down` ends it")
+    words = ["up", *(["--only", ",".join(only)] if only else [])]
+    with part_logs.path(settings.home, "supervisor").open("ab") as log:
+        child = subprocess.Popen(  # noqa: S603  # ourselves
+            [sys.executable, "-m", "infra.cli", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    until = time.monotonic() + START_S
+    while time.monotonic() < until:
+        ended = child.poll() is not None
+        now = run.read()
+        owner = process.read_pid_file(run.supervisor_pid_file)
+        if ended:
+            last = part_logs.last_line(settings.home, "supervisor")
+            raise StackError(
+                (now.failure if now and now.failure else last.removeprefix("sijil: ")) or "it did not start"
+            )
+        if now and now.phase == "serving" and owner and owner.pid == child.pid:
+            return
+        time.sleep(0.1)
+    raise StackError(f"the stack is not ready after {START_S:.0f} s: `sijil status` shows what it waits for")
+
+
+@click.command()
+def down() -> None:
+    """End the local stack: doors first, then workers, then servers. Data stays.
+
+    Also ends what a killed supervisor left running, found by pid and start time.
+    """
+    settings = Settings.load("admin")
+    run = RunFolder(settings.home)
+    who = run.supervisor()
+    if who is not None:
+        budget = sum(max((s for _, s in stage), default=0.0) for stage in stop_order(table.PARTS))
+        process.end({who: budget + 5.0})
+    left = state.end_children(run, stop_order(table.PARTS))
+    if who is None and not left:
+        click.echo("nothing was running")
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True, help="For scripts: a list of parts.")
+def status_command(as_json: bool) -> None:
+    """Show every part: pid, port, memory, health, how far behind it is, what waits in its spool.
+
+    Exit status 0 if every part is ready, 1 if not.
+    """
+    settings = Settings.load("admin")
+    shown = status.collect(settings)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(part) for part in shown], indent=1))
+    else:
+        _print(shown)
+    if not shown or any(part.health != "ready" for part in shown):
+        sys.exit(1)
+
+
+def _print(shown: list[status.PartStatus]) -> None:
+    if not shown:
+        click.echo("nothing is running: `sijil up` starts it")
+        return
+    grid = Table(box=None, pad_edge=False)
+    for name in ("part", "pid", "port", "memory", "health", "lag", "spool backlog", ""):
+        grid.add_column(name, justify="left" if name in ("part", "health", "") else "right")
+    for p in shown:
+        memory = f"{p.memory_mb} MB" if p.memory_mb is not None else ""
+        cells: tuple[Any, ...] = (p.name, p.pid, p.port, memory, p.health, p.lag, p.spool_backlog, p.why)
+        grid.add_row(*("" if c is None else str(c) for c in cells))
+    Console(highlight=False).print(grid)
+
+
+@click.command()
+@click.argument("part")
+@click.option("--lines", "-n", default=50, show_default=True, help="How many of the last lines.")
+@click.option("--follow", "-f", is_flag=True, help="Go on showing what comes until Ctrl-C.")
+def logs(part: str, lines: int, follow: bool) -> None:
+    """Show the log of PART: supervisor, migrate, or one of the parts that `sijil status` lists."""
+    home = Settings.load("admin").home
+    known = sorted({*table.BY_NAME, "supervisor", "migrate"})
+    if part not in known:
+        raise StackError(f"there is no part {part!r}: choose from {', '.join(known)}")
+    path = part_logs.path(home, part)
+    if not path.exists():
+        raise StackError(f"{part} has written no log yet")
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in deque(file, maxlen=lines):
+            click.echo(line, nl=False)
+        while follow:
+            if line := file.readline():
+                click.echo(line, nl=False)
+                continue
+            if file.tell() > path.stat().st_size:  # it was rotated
+                file.seek(0)
+            time.sleep(0.3)
+
+
+@click.command()
+def migrate() -> None:
+    """Create the topics, tables and buckets that are missing; refuse if what is there differs.
+
+    Safe to run again. Needs the admin's secrets.
+    """
+    from infra import migrate as migration  # here: it loads every driver
+
+    telemetry.setup("migrate")
+    migration.run(Settings.load("admin"), announce=click.echo)
+
+
+COMMANDS = (up, down, status_command, logs, migrate)

@@ -1,0 +1,105 @@
+"""Passwords and keys of the local stack: made once, kept in `<home>/secrets/ROLE.env`, readable by the owner alone.
+
+A file that exists is never rewritten: whoever points a role at an external cluster edits it, and what it lacks is
+added below.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.settings import ENV_PREFIX, ROLES, Role, read_env_file
+
+# Role → bucket setting → SeaweedFS actions. `Write` needs `Read` beside it: a HEAD before and after each PUT.
+S3_ACTIONS: Mapping[Role, Mapping[str, tuple[str, ...]]] = {
+    "gateway": {"bucket_packs": ("Read", "Write"), "bucket_anchors": ("Read", "Write", "List")},
+    "api": {
+        "bucket_packs": ("Read", "Write"),
+        "bucket_archive": ("Read",),
+        "bucket_documents": ("Read", "Write"),
+        "bucket_anchors": ("Read", "Write", "List"),
+    },
+    "worker": {
+        "bucket_packs": ("Read",),
+        "bucket_archive": ("Read",),
+        "bucket_documents": ("Read", "Write"),
+        "bucket_anchors": ("Read", "Write", "List"),
+    },
+    "archiver": {
+        "bucket_packs": ("Read",),
+        "bucket_archive": ("Read", "Write"),
+        "bucket_documents": ("Read", "Write"),
+        "bucket_anchors": ("Read", "Write", "List"),
+    },
+    "operator": {
+        bucket: ("Read", "List") for bucket in ("bucket_packs", "bucket_archive", "bucket_documents", "bucket_anchors")
+    },
+}
+
+# Secrets of the archive that several roles share, and those that one role keeps for itself.
+SHARED: Mapping[str, tuple[Role, ...]] = {
+    "patient_secret": ("worker",),
+    "search_secret": ("api",),
+    "dead_letter_key": ("worker", "archiver", "operator"),
+}
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What one role proves itself with to Cassandra and S3."""
+
+    role: Role
+    cassandra_username: str
+    cassandra_password: str
+    s3_access_key: str
+    s3_secret_key: str
+
+
+def ensure(home: Path) -> dict[Role, Credentials]:
+    """Every role's credentials, made where they are missing. Folder mode 0700, files 0600."""
+    folder = home / "secrets"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    known = {role: read_env_file(folder / f"{role}.env") for role in ROLES}
+    shared = {
+        name: next((v for role in roles if (v := known[role].get(_env(name)))), secrets.token_hex(32))
+        for name, roles in SHARED.items()
+    }
+    made: dict[Role, Credentials] = {}
+    for role in ROLES:
+        wanted = {
+            _env("cassandra_username"): f"sijil_{role}",
+            _env("cassandra_password"): secrets.token_urlsafe(24),
+            _env("s3_access_key"): f"sijil-{role}",
+            _env("s3_secret_key"): secrets.token_urlsafe(30),
+            **{_env(name): shared[name] for name, roles in SHARED.items() if role in roles},
+        }
+        values = {**wanted, **known[role]}
+        if values != known[role]:
+            write_private(folder / f"{role}.env", "".join(f"{k}={v}\n" for k, v in values.items()))
+        made[role] = Credentials(
+            role,
+            values[_env("cassandra_username")],
+            values[_env("cassandra_password")],
+            values[_env("s3_access_key")],
+            values[_env("s3_secret_key")],
+        )
+    return made
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace `path` by a file of mode 0600 that is never seen half written or by others."""
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+
+
+def _env(name: str) -> str:
+    return ENV_PREFIX + name.upper()

@@ -1,0 +1,111 @@
+"""SeaweedFS: master, volume server, filer and S3 gateway in one process, loopback only, with a key per role."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from infra.settings import Role, Settings
+from infra.stack import credentials, install, probes
+from infra.stack.credentials import S3_ACTIONS, Credentials
+from infra.stack.errors import StackError
+
+FSYNC = "fs.configure -locationPrefix=/buckets/ -fsync -apply"
+
+
+def prepare(settings: Settings) -> None:
+    """The identities of the S3 gateway. Idempotent."""
+    install.weed()
+    (settings.home / "data/seaweedfs").mkdir(parents=True, exist_ok=True)
+    roles = credentials.ensure(settings.home)
+    credentials.write_private(_identities_file(settings), json.dumps(identities(settings, roles), indent=1))
+
+
+def identities(settings: Settings, roles: Mapping[Role, Credentials]) -> Mapping[str, object]:
+    """`-s3.config`: one identity per role with the actions it needs and no more; admin owns the buckets."""
+    return {
+        "identities": [
+            {
+                "name": who.cassandra_username.replace("_", "-"),
+                "credentials": [{"accessKey": who.s3_access_key, "secretKey": who.s3_secret_key}],
+                "actions": _actions(settings, role),
+            }
+            for role, who in roles.items()
+        ]
+    }
+
+
+def _actions(settings: Settings, role: Role) -> list[str]:
+    if role == "admin":
+        return ["Admin", "Read", "Write", "List", "Tagging"]
+    return [
+        f"{action}:{getattr(settings, bucket)}" for bucket, actions in S3_ACTIONS[role].items() for action in actions
+    ]
+
+
+def _identities_file(settings: Settings) -> Path:
+    return settings.home / "secrets/seaweedfs-s3.json"
+
+
+def ports(settings: Settings) -> dict[str, int]:
+    """Flag of `weed server` → port. Each gRPC port is set, or it would be the other one plus 10000."""
+    base = settings.stack_s3_base_port
+    names = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
+    return {
+        "s3.port": settings.stack_s3_port,
+        **dict(zip((*names, "s3.port.grpc"), range(base, base + 7), strict=True)),
+    }
+
+
+def command(settings: Settings) -> Sequence[str]:
+    """The server's command line."""
+
+    flags = {
+        "dir": settings.home / "data/seaweedfs",
+        "ip": "127.0.0.1",
+        "ip.bind": "127.0.0.1",
+        **ports(settings),
+        "master.telemetry": "false",
+        "master.electionTimeout": "500ms",  # alone, it would wait 10 s for votes of others
+        "master.volumeSizeLimitMB": 1024,
+        "volume.max": 0,
+        "volume.index": "leveldb",
+        "volume.preStopSeconds": 0,
+        "volume.readMode": "local",
+        "filer": "true",
+        "filer.localSocket": "run/filer.sock",  # relative to <home>: a socket path may have 107 bytes at most
+        "filer.exposeDirectoryData": "false",
+        "s3": "true",
+        "s3.config": _identities_file(settings),
+        "s3.localSocket": "run/s3.sock",
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        "s3.autoCreateBucket": "false",
+        "s3.allowDeleteBucketNotEmpty": "false",
+        "s3.iam": "false",
+    }
+    return [install.weed(), "-logtostderr=true", "-v=0", "server", *(f"-{k}={v}" for k, v in flags.items())]
+
+
+def probe(settings: Settings) -> None:
+    """Raises NotReady until a volume server has joined and the S3 gateway lists buckets for the admin key."""
+    probes.seaweedfs_volumes("127.0.0.1", ports(settings)["master.port"])
+    admin = credentials.ensure(settings.home)["admin"]
+    endpoint = f"http://127.0.0.1:{settings.stack_s3_port}"
+    probes.s3(endpoint, settings.s3_region, admin.s3_access_key, admin.s3_secret_key)
+
+
+def finish(settings: Settings) -> None:
+    """Make every write to a bucket wait for its fsync; kept by the filer, so asked for once. Raises StackError."""
+    marker = settings.home / "data/seaweedfs/fsync.configured"
+    if marker.exists():
+        return
+    by_flag = ports(settings)
+    shell = [install.weed(), "shell", f"-master=127.0.0.1:{by_flag['master.port']}.{by_flag['master.port.grpc']}"]
+    shell.append(f"-filer=127.0.0.1:{by_flag['filer.port']}.{by_flag['filer.port.grpc']}")
+    done = subprocess.run(shell, input=FSYNC + "\nexit\n", capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode or '"fsync"' not in done.stdout.replace(" ", ""):
+        raise StackError(f"SeaweedFS did not take its fsync setting: {(done.stderr or done.stdout).strip()[-200:]}")
+    marker.touch()
