@@ -81,7 +81,8 @@ def _compare(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[
         found += _compare(f"{path}.{name}", before[name], after[name])
     if "items" in old and "items" in new:
         found += _compare(f"{path}[]", old["items"], new["items"])
-    for key in sorted({k for k in (*old, *new) if k not in ("properties", "required", "items")}):
+        old, new = ({k: v for k, v in side.items() if k != "items"} for side in (old, new))
+    for key in sorted({k for k in (*old, *new) if k not in ("properties", "required")}):
         if old.get(key) != new.get(key):
             found.append(f"{path}: {key} changed from {old.get(key)!r} to {new.get(key)!r}")
     return found
