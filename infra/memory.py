@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from infra import clock
+from infra.cql_statements import shape_of
 from infra.cql_values import deserialise, serialise
 from infra.murmur2 import partition_of
 from infra.ports import ObjectInfo, Position, Row, Select, Stored
@@ -120,13 +121,20 @@ Key = tuple[Any, ...]
 class MemoryTables(_Server):
     """Cassandra: cells resolved one by one by their timestamps, rows of a partition in clustering order."""
 
-    def __init__(self, keyspace: str = tables.VIEWS_KEYSPACE, definitions: Iterable[Table] = tables.TABLES) -> None:
-        self.keyspace = keyspace
+    def __init__(
+        self,
+        keyspace: str = tables.VIEWS_KEYSPACE,
+        definitions: Iterable[Table] = tables.TABLES + tables.STATE_TABLES,
+    ) -> None:
+        self._keyspace = keyspace
         self._definitions = {t.name: t for t in definitions}
         self._keyspaces: dict[str, dict[str, dict[Key, dict[Key, _Cells]]]] = {}
 
+    @property
+    def keyspace(self) -> str:
+        return self._keyspace
+
     def with_keyspace(self, keyspace: str) -> MemoryTables:
-        """The same server, another keyspace."""
         other = MemoryTables(keyspace, self._definitions.values())
         other._keyspaces = self._keyspaces
         return other
@@ -135,7 +143,7 @@ class MemoryTables(_Server):
         self._reach()
         if name not in self._definitions:
             raise Defect(f"no table {name}")
-        keyspace = self._keyspaces.setdefault(self.keyspace, {})
+        keyspace = self._keyspaces.setdefault(self._keyspace, {})
         return self._definitions[name], keyspace.setdefault(name, defaultdict(dict))
 
     async def apply(self, writes: Sequence[Write]) -> None:
@@ -153,14 +161,15 @@ class MemoryTables(_Server):
 
     async def select(self, query: Select) -> list[Row]:
         table, partitions = self._table(query.table)
-        names = _columns(table, query)
+        _, bound_names, names, *_ = shape_of(table, query)
         partition = tuple(query.where[n] for n in table.partition_key)
-        bound = tuple(query.where[n] for n in table.clustering if n in query.where)
+        bound = tuple(query.where[n] for n in bound_names[len(table.partition_key) :])
         found = []
         for key, cells in _in_order(table, partitions.get(partition, {})):
             live = cells.live()
             if live is not None and key[: len(bound)] == bound and _within(table, query, key):
-                found.append({n: v for n, v in _row(table, partition + key, live).items() if n in names})
+                row = _row(table, partition + key, live)
+                found.append({n: row[n] for n in names})
         return found[: query.limit or None]
 
     async def select_many(self, queries: Sequence[Select]) -> list[list[Row]]:
@@ -175,6 +184,9 @@ class MemoryTables(_Server):
                     row = _row(definition, partition + key, live)
                     yield row | ({f"writetime({n})": t for n, (t, _) in live.items()} if writetime else {})
 
+    def close(self) -> None:
+        """Nothing to let go."""
+
 
 def _checked(table: Table, column: str, value: Any) -> Any:
     """A key's value as it will be read again."""
@@ -188,19 +200,6 @@ def _bytes(table: Table, column: str, value: Any) -> bytes | None:
     if column not in table.columns:
         raise Defect(f"{table.name} has no column {column}")
     return None if value is None else serialise(table.columns[column], value)
-
-
-def _columns(table: Table, query: Select) -> tuple[str, ...]:
-    """Columns asked for. Raises Defect for a query that is not of one partition, as the server would."""
-    depth = len(query.where) - len(table.partition_key)
-    if depth < 0 or set(query.where) != set(table.primary_key[: len(query.where)]):
-        raise Defect(f"{table.name}: a select binds the partition key and a prefix of the clustering key")
-    for bound in filter(None, (query.lower, query.upper)):
-        if table.clustering[depth : depth + 1] != (bound[0],):
-            raise Defect(f"{table.name}: {bound[0]} is not the next clustering column")
-    if unknown := set(query.columns) - set(table.columns):
-        raise Defect(f"{table.name} has no column {sorted(unknown)[0]}")
-    return query.columns or tuple(table.columns)
 
 
 def _in_order(table: Table, rows: Mapping[Key, _Cells]) -> list[tuple[Key, _Cells]]:

@@ -83,7 +83,17 @@ Row = dict[str, Any]
 
 
 class Tables(Protocol):
-    """Cassandra, one keyspace of read models. All writes are idempotent upserts with a timestamp."""
+    """Cassandra, one keyspace. All writes are idempotent upserts with a timestamp.
+
+    Values are as `infra.cql_values` says. A column absent from an Upsert is left alone; None removes its value.
+    """
+
+    @property
+    def keyspace(self) -> str:
+        """Where every call goes."""
+
+    def with_keyspace(self, keyspace: str) -> Tables:
+        """The same connection, another keyspace: after a rebuild, or `sijil_state`."""
 
     async def apply(self, writes: Sequence[Write]) -> None:
         """Apply all writes, batched by partition. Returns when all are durable; raises Transient (retry the whole).
@@ -102,6 +112,9 @@ class Tables(Protocol):
 
         With `writetime`, each regular column c that is set also gives `writetime(c)`.
         """
+
+    def close(self) -> None:
+        """Let go of the connection, for every keyspace."""
 
 
 @dataclass(frozen=True)
