@@ -1,0 +1,127 @@
+"""The buckets: versioned, the archive locked, and delete denied where a pack or the head of a chain lies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.settings import Settings
+from schemas.errors import Defect, Transient
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """What a bucket must be. All are versioned."""
+
+    setting: str
+    locked: bool
+    """Object Lock: each copy gets its retention date when it is put."""
+    undeletable: bool
+    """A policy denies delete to every key, the owner's too, until the owner takes the policy away."""
+
+
+BUCKETS: tuple[Bucket, ...] = (
+    Bucket("bucket_packs", locked=False, undeletable=True),
+    Bucket("bucket_archive", locked=True, undeletable=True),
+    Bucket("bucket_documents", locked=False, undeletable=False),
+    Bucket("bucket_anchors", locked=False, undeletable=True),
+)
+
+
+def policy(bucket: str) -> dict[str, Any]:
+    """Deny to delete, for everybody: whoever may write could delete otherwise (SeaweedFS's `Write` includes it)."""
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Sid": "NothingIsDeleted",
+                "Effect": "Deny",
+                "Principal": "*",
+                "Action": ["s3:DeleteObject", "s3:DeleteObjectVersion"],
+                "Resource": [f"arn:aws:s3:::{bucket}/*"],
+            }
+        ],
+    }
+
+
+def ensure(settings: Settings, announce: Callable[[str], None] = lambda line: None) -> None:
+    """Create what is missing. Raises Defect for a bucket that is not as it should be, Transient without S3."""
+    client = owner_client(settings)
+    try:
+        there = {b["Name"] for b in client.list_buckets()["Buckets"]}
+        for bucket in BUCKETS:
+            name: str = getattr(settings, bucket.setting)
+            if name not in there:
+                _create(client, name, bucket, settings.s3_region)
+                announce(f"bucket created: {name}")
+            _check(client, name, bucket)
+    except (BotoCoreError, ClientError) as e:
+        raise Transient(f"S3 at {settings.s3_endpoint}: {e}") from e
+    finally:
+        client.close()
+
+
+def owner_client(settings: Settings) -> S3Client:
+    """A client of these settings for bucket administration."""
+    return boto3.client(
+        "s3",
+        endpoint_url=settings.s3_endpoint,
+        region_name=settings.s3_region,
+        aws_access_key_id=settings.s3_access_key,
+        aws_secret_access_key=settings.s3_secret_key,
+        config=Config(
+            s3={"addressing_style": "path"},
+            retries={"mode": "standard", "max_attempts": 5},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+def _create(client: S3Client, name: str, bucket: Bucket, region: str) -> None:
+    where: dict[str, Any] = {}
+    if region != "us-east-1":  # S3 refuses the default region as a constraint
+        where["CreateBucketConfiguration"] = {"LocationConstraint": region}
+    client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=bucket.locked, **where)
+    client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    if bucket.undeletable:
+        client.put_bucket_policy(Bucket=name, Policy=json.dumps(policy(name)))
+
+
+def _check(client: S3Client, name: str, bucket: Bucket) -> None:
+    if client.get_bucket_versioning(Bucket=name).get("Status") != "Enabled":
+        raise Defect(f"bucket {name} is not versioned: enable versioning")
+    if bucket.locked:
+        try:
+            lock = client.get_object_lock_configuration(Bucket=name)["ObjectLockConfiguration"]
+        except ClientError as e:
+            raise Defect(f"bucket {name} has no Object Lock: it must be created with it") from e
+        if lock.get("ObjectLockEnabled") != "Enabled":
+            raise Defect(f"bucket {name} has no Object Lock: it must be created with it")
+    if bucket.undeletable and not _denies(client, name):
+        raise Defect(f"bucket {name} has lost the policy that denies delete: put it back (infra/buckets.py, policy())")
+
+
+def _denies(client: S3Client, name: str) -> bool:
+    try:
+        found = json.loads(client.get_bucket_policy(Bucket=name)["Policy"])
+    except ClientError:
+        return False
+    wanted = policy(name)["Statement"][0]
+    return any(
+        s.get("Effect") == "Deny" and set(wanted["Action"]) <= set(_listed(s.get("Action")))
+        for s in found.get("Statement", [])
+    )
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or [])
