@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,11 +24,11 @@ PARTS = ("kafka", "cassandra", "seaweedfs", "gateway", "api", "worker", "archive
 
 
 @dataclass
-class Stower:
-    """Sends a study slice by slice by STOW-RS until each is acknowledged."""
+class Sender:
+    """Sends a study slice by slice until each is acknowledged. `send` says whether one was."""
 
-    archive: Archive
     study: list[Instance]
+    send: Callable[[Instance], bool]
     acknowledged: set[str] = field(default_factory=set)
     attempts: int = 0
 
@@ -35,35 +36,26 @@ class Stower:
         for instance in self.study:
             while instance.sop not in self.acknowledged and self.attempts < 2000:
                 self.attempts += 1
-                try:
-                    answer = self.archive.stow([instance.path.read_bytes()])
-                except httpx.HTTPError:
-                    time.sleep(0.2)
-                    continue
-                if answer.status_code == 200:
-                    self.acknowledged.add(instance.sop)
-                else:
-                    assert answer.status_code == 503, answer.text
-                    time.sleep(0.2)
-
-
-@dataclass
-class Storer:
-    """Sends a study by storescu, a slice a call, until each is acknowledged."""
-
-    archive: Archive
-    study: list[Instance]
-    acknowledged: set[str] = field(default_factory=set)
-    attempts: int = 0
-
-    def run(self) -> None:
-        for instance in self.study:
-            while instance.sop not in self.acknowledged and self.attempts < 2000:
-                self.attempts += 1
-                if self.archive.storescu([instance.path]).returncode == 0:
+                if self.send(instance):
                     self.acknowledged.add(instance.sop)
                 else:
                     time.sleep(0.2)
+
+
+def by_stow(archive: Archive) -> Callable[[Instance], bool]:
+    def send(instance: Instance) -> bool:
+        try:
+            answer = archive.stow([instance.path.read_bytes()])
+        except httpx.HTTPError:
+            return False
+        assert answer.status_code in (200, 503), answer.text
+        return answer.status_code == 200
+
+    return send
+
+
+def by_storescu(archive: Archive) -> Callable[[Instance], bool]:
+    return lambda instance: archive.storescu([instance.path]).returncode == 0
 
 
 @pytest.mark.timeout(400)
@@ -71,7 +63,7 @@ class Storer:
 def test_kill_under_load(archive: Archive, tmp_path: Path, part: str) -> None:
     archive.wait_ready()
     studies = make_ct(tmp_path, studies=2, slices=SLICES, seed=900 + PARTS.index(part), rows=64)
-    senders = (Stower(archive, studies[0]), Storer(archive, studies[1]))
+    senders = (Sender(studies[0], by_stow(archive)), Sender(studies[1], by_storescu(archive)))
     threads = [threading.Thread(target=s.run) for s in senders]
     for t in threads:
         t.start()

@@ -1,4 +1,4 @@
-"""The whole way on the real stack: DCMTK sends, curl-like clients find, the bytes are the same, the trail names the read."""
+"""The whole way on the real stack: DCMTK sends, clients find, the bytes are the same, the trail names the read."""
 
 from __future__ import annotations
 
