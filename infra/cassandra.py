@@ -41,10 +41,10 @@ from schemas.errors import Defect, SijilError, Transient
 from schemas.tables import STATE_TABLES, TABLES, VIEWS_KEYSPACE, Delete, Table, Upsert, Write
 
 BATCH_ROWS_MAX = 100
-BATCH_BYTES_MAX = 256 * 1024
+BATCH_BYTES_MAX = 128 * 1024
 """Far below the 8 MiB that a mutation may have (half a commit log segment). `batch_size_fail_threshold` counts batches
 of several partitions only (CASSANDRA-10876)."""
-CONCURRENCY = 16
+CONCURRENCY = 64
 """Statements under way of one call: a node writes what it is sent in parallel, and the rest waits here, not there."""
 PAGE_ROWS = 500
 TIMEOUT_S = 10.0
@@ -118,6 +118,10 @@ def _tuples(_: Sequence[str], rows: list[Any]) -> list[Any]:
     return rows
 
 
+_Kind = tuple[str, type[Write]]
+"""Of a write: table, Upsert or Delete."""
+
+
 class CassandraTables:
     """One keyspace of one session. Bound to no event loop; `with_keyspace` shares the session."""
 
@@ -127,6 +131,7 @@ class CassandraTables:
         self._keyspace = keyspace
         self._definitions = definitions
         self._prepared: dict[str, Any] = {}
+        self._writers: dict[_Kind, _Writer] = {}
         self._reads: dict[cql_statements.Shape, _Read] = {}
         self._others: dict[str, CassandraTables] = {}
 
@@ -159,12 +164,15 @@ class CassandraTables:
 
     async def apply(self, writes: Sequence[Write]) -> None:
         groups: dict[tuple[str, tuple[Any, ...]], list[Write]] = {}
+        kinds: set[_Kind] = set()
         for write in writes:
             table = self._table(write.table)
             if write.key.keys() != set(table.primary_key):
                 raise Defect(f"{table.name}: a write names the whole primary key")
+            kinds.add((table.name, type(write)))
             groups.setdefault((table.name, tuple(write.key[c] for c in table.partition_key)), []).append(write)
-        await self._prepare({self._write_cql(w) for w in writes})
+        for kind in kinds - self._writers.keys():
+            self._writers[kind] = await self._writer(kind)
         await self._run("apply", self._batches(groups.values()))
 
     async def select(self, query: Select) -> list[Row]:
@@ -200,9 +208,11 @@ class CassandraTables:
             raise Defect(f"no table {name}")
         return table
 
-    def _write_cql(self, write: Write) -> str:
-        make = cql_statements.insert if isinstance(write, Upsert) else cql_statements.delete
-        return make(self._keyspace, self._definitions[write.table])
+    async def _writer(self, kind: _Kind) -> _Writer:
+        table = self._definitions[kind[0]]
+        make = cql_statements.insert if kind[1] is Upsert else cql_statements.delete
+        (statement,) = await self._prepare({make(self._keyspace, table)})
+        return _Writer(statement, table)
 
     async def _prepare(self, texts: Iterable[str]) -> list[Any]:
         """Prepared statements; on a thread the first time, for the driver blocks there."""
@@ -240,33 +250,13 @@ class CassandraTables:
             batch: list[Any] = []
             size = 0
             for write in group:
-                bound, length = self._bind(write)
+                bound, length = self._writers[write.table, type(write)].bind(write)
                 if batch and (len(batch) == BATCH_ROWS_MAX or size + length > BATCH_BYTES_MAX):
                     yield _batch(batch)
                     batch, size = [], 0
                 batch.append(bound)
                 size += length
             yield _batch(batch)
-
-    def _bind(self, write: Write) -> tuple[Any, int]:
-        """(bound statement, bytes of its values)."""
-        table = self._definitions[write.table]
-        statement = self._prepared[self._write_cql(write)]
-        if isinstance(write, Delete):
-            values = [write.timestamp, *(write.key[c] for c in table.primary_key)]
-        else:
-            if unknown := write.columns.keys() - table.columns.keys():
-                raise Defect(f"{table.name} has no column {sorted(unknown)[0]}")
-            given = {**write.columns, **write.key}
-            values = [_out(t, given[c]) if c in given else UNSET_VALUE for c, t in table.columns.items()]
-            values.append(write.timestamp)
-        bound = statement.bind(values)
-        return bound, sum(len(v) for v in bound.values if isinstance(v, bytes))
-
-
-def _out(cql_type: str, value: Any) -> Any:
-    convert = TO_DRIVER.get(cql_type)
-    return value if convert is None or value is None else convert(value)
 
 
 def _batch(statements: list[Any]) -> Any:
@@ -277,6 +267,31 @@ def _batch(statements: list[Any]) -> Any:
     for statement in statements:
         batch.add(statement)
     return batch
+
+
+class _Writer:
+    """A prepared INSERT or DELETE."""
+
+    def __init__(self, statement: Any, table: Table) -> None:
+        self._statement = statement
+        self._table = table
+        self._columns = [(c, TO_DRIVER.get(t)) for c, t in table.columns.items()]
+
+    def bind(self, write: Write) -> tuple[Any, int]:
+        """(bound statement, bytes of its values)."""
+        if isinstance(write, Delete):
+            values = [write.timestamp, *(write.key[c] for c in self._table.primary_key)]
+        else:
+            if not write.columns.keys() <= self._table.columns.keys():
+                raise Defect(f"{self._table.name} has not all columns of a write")
+            given = {**write.columns, **write.key}
+            values = [given.get(c, UNSET_VALUE) for c, _ in self._columns]
+            for i, (column, convert) in enumerate(self._columns):
+                if convert is not None and given.get(column) is not None:
+                    values[i] = convert(values[i])
+            values.append(write.timestamp)
+        bound = self._statement.bind(values)
+        return bound, sum([len(v) for v in bound.values if isinstance(v, bytes)])
 
 
 class _Read:

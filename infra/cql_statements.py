@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from infra.ports import Select
 from schemas.errors import Defect
-from schemas.tables import Table
+from schemas.tables import Table, identifier
 
 Shape = tuple[str, tuple[str, ...], tuple[str, ...], str, str, bool]
 """What a prepared SELECT depends on: table, bound columns, columns asked for, lower and upper column, limited."""
@@ -12,7 +12,7 @@ Shape = tuple[str, tuple[str, ...], tuple[str, ...], str, str, bool]
 
 def insert(keyspace: str, table: Table) -> str:
     """Every column, then the timestamp. What is not bound stays unset and writes no tombstone."""
-    names = ", ".join(table.columns)
+    names = ", ".join(map(identifier, table.columns))
     marks = ", ".join("?" * len(table.columns))
     return f"INSERT INTO {keyspace}.{table.name} ({names}) VALUES ({marks}) USING TIMESTAMP ?"  # noqa: S608 - names of ours
 
@@ -41,16 +41,18 @@ def shape_of(table: Table, query: Select) -> Shape:
 def select(keyspace: str, shape: Shape) -> str:
     """Values: the bound columns, the lower and upper bound, the limit, as the shape has them."""
     table, bound, columns, lower, upper, limited = shape
-    where = _equal(bound) + (f" AND {lower} >= ?" if lower else "") + (f" AND {upper} < ?" if upper else "")
+    where = _equal(bound)
+    where += f" AND {identifier(lower)} >= ?" if lower else ""
+    where += f" AND {identifier(upper)} < ?" if upper else ""
     limit = " LIMIT ?" if limited else ""
-    return f"SELECT {', '.join(columns)} FROM {keyspace}.{table} WHERE {where}{limit}"  # noqa: S608
+    return f"SELECT {', '.join(map(identifier, columns))} FROM {keyspace}.{table} WHERE {where}{limit}"  # noqa: S608
 
 
 def scan(keyspace: str, table: Table, *, writetime: bool) -> str:
     """All columns, then with `writetime` that of each regular column, in their order."""
-    columns = list(table.columns)
+    columns = [identifier(c) for c in table.columns]
     if writetime:
-        columns += [f"writetime({c})" for c in regular(table)]
+        columns += [f"writetime({identifier(c)})" for c in regular(table)]
     return f"SELECT {', '.join(columns)} FROM {keyspace}.{table.name}"  # noqa: S608
 
 
@@ -60,4 +62,4 @@ def regular(table: Table) -> tuple[str, ...]:
 
 
 def _equal(columns: tuple[str, ...]) -> str:
-    return " AND ".join(f"{c} = ?" for c in columns)
+    return " AND ".join(f"{identifier(c)} = ?" for c in columns)

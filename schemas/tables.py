@@ -17,6 +17,18 @@ from typing import Any
 VIEWS_KEYSPACE = "sijil_views"
 STATE_KEYSPACE = "sijil_state"
 
+_RESERVED = frozenset(
+    """add allow alter and apply asc authorize batch begin by columnfamily create default delete desc describe drop
+    entries execute from full grant if in index infinity insert into is keyspace limit materialized mbean mbeans modify
+    nan norecursive not null of on or order primary rename replace revoke schema select set table to token truncate
+    unlogged unset update use using view where with""".split()
+)
+
+
+def identifier(name: str) -> str:
+    """A column's name as CQL wants it: quoted if it is one of its reserved words."""
+    return f'"{name}"' if name in _RESERVED else name
+
 
 @dataclass(frozen=True)
 class Table:
@@ -38,12 +50,12 @@ class Table:
 
     def create(self, keyspace: str) -> str:
         """CREATE TABLE IF NOT EXISTS … for a keyspace of any name."""
-        body = ",\n".join(f"    {n} {t}" for n, t in self.columns.items())
-        key = f"({', '.join(self.partition_key)})"
-        key += "".join(f", {c}" for c in self.clustering)
+        body = ",\n".join(f"    {identifier(n)} {t}" for n, t in self.columns.items())
+        key = f"({', '.join(map(identifier, self.partition_key))})"
+        key += "".join(f", {identifier(c)}" for c in self.clustering)
         options = [f"comment = '{self.about.replace(chr(39), chr(39) * 2)}'"]
         if self.clustering:
-            order = ", ".join(f"{c} {'DESC' if c in self.descending else 'ASC'}" for c in self.clustering)
+            order = ", ".join(f"{identifier(c)} {'DESC' if c in self.descending else 'ASC'}" for c in self.clustering)
             options.insert(0, f"CLUSTERING ORDER BY ({order})")
         return (
             f"CREATE TABLE IF NOT EXISTS {keyspace}.{self.name} (\n{body},\n    PRIMARY KEY ({key})\n)"

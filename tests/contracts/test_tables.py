@@ -65,7 +65,7 @@ class TestCassandraTables(TablesContract):
             await tables.apply([Upsert("shapes", row_key(key), {}, 1)])  # prepares, on a thread
             loop.call_soon_threadsafe = count  # type: ignore[method-assign]
             await tables.apply([Upsert("shapes", row_key(f"{key}{i}"), {"small": i}, 1) for i in range(300)])
-            await tables.select_many([Select("shapes", {"key": f"{key}{i}", "part": 1}) for i in range(300)])
+            await tables.select_many([Select("shapes", {"key": f"{key}{i}", "token": 1}) for i in range(300)])
 
         run(counted())
         assert woken <= 3  # one each, and one for the SELECT's first preparing
