@@ -26,7 +26,7 @@ class Bucket:
     locked: bool
     """Object Lock: each copy gets its retention date when it is put."""
     undeletable: bool
-    """A policy denies delete to every key, the owner's too, until the owner takes the policy away."""
+    """A policy denies delete to every key in daily use (`policy`)."""
 
 
 BUCKETS: tuple[Bucket, ...] = (
@@ -38,7 +38,10 @@ BUCKETS: tuple[Bucket, ...] = (
 
 
 def policy(bucket: str) -> dict[str, Any]:
-    """Deny to delete, for everybody: whoever may write could delete otherwise (SeaweedFS's `Write` includes it)."""
+    """Deny to delete, for everybody: whoever may write could delete otherwise (SeaweedFS's `Write` includes it).
+
+    On SeaweedFS the owner's key gets past it by DeleteObjects and by taking the policy away; no process uses that key.
+    """
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -54,7 +57,7 @@ def policy(bucket: str) -> dict[str, Any]:
 
 
 def ensure(settings: Settings, announce: Callable[[str], None] = lambda line: None) -> None:
-    """Create what is missing. Raises Defect for a bucket that is not as it should be, Transient without S3."""
+    """Create what is missing, a lost policy too. Raises Defect for a bucket that cannot be right, Transient without S3."""
     client = owner_client(settings)
     try:
         there = {b["Name"] for b in client.list_buckets()["Buckets"]}
@@ -64,6 +67,9 @@ def ensure(settings: Settings, announce: Callable[[str], None] = lambda line: No
                 _create(client, name, bucket, settings.s3_region)
                 announce(f"bucket created: {name}")
             _check(client, name, bucket)
+            if bucket.undeletable and not _denies(client, name):
+                client.put_bucket_policy(Bucket=name, Policy=json.dumps(policy(name)))
+                announce(f"bucket {name}: delete is denied")
     except (BotoCoreError, ClientError) as e:
         raise Transient(f"S3 at {settings.s3_endpoint}: {e}") from e
     finally:
@@ -93,8 +99,6 @@ def _create(client: S3Client, name: str, bucket: Bucket, region: str) -> None:
         where["CreateBucketConfiguration"] = {"LocationConstraint": region}
     client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=bucket.locked, **where)
     client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-    if bucket.undeletable:
-        client.put_bucket_policy(Bucket=name, Policy=json.dumps(policy(name)))
 
 
 def _check(client: S3Client, name: str, bucket: Bucket) -> None:
@@ -107,8 +111,6 @@ def _check(client: S3Client, name: str, bucket: Bucket) -> None:
             raise Defect(f"bucket {name} has no Object Lock: it must be created with it") from e
         if lock.get("ObjectLockEnabled") != "Enabled":
             raise Defect(f"bucket {name} has no Object Lock: it must be created with it")
-    if bucket.undeletable and not _denies(client, name):
-        raise Defect(f"bucket {name} has lost the policy that denies delete: put it back (infra/buckets.py, policy())")
 
 
 def _denies(client: S3Client, name: str) -> bool:

@@ -271,4 +271,5 @@ def migrate(settings: Settings, parts: Sequence[Part], environment: Mapping[str,
             [sys.executable, "-m", "infra.cli", "migrate"], env=dict(environment), stdout=file, stderr=file, check=False
         )
     if done.returncode:
-        raise StackError(logs.last_line(settings.home, "migrate") or "the migration failed: `sijil logs migrate`")
+        last = logs.last_line(settings.home, "migrate").removeprefix("sijil: ")
+        raise StackError(last or "the migration failed: see `sijil logs migrate`")
