@@ -57,7 +57,7 @@ def policy(bucket: str) -> dict[str, Any]:
 
 
 def ensure(settings: Settings, announce: Callable[[str], None] = lambda line: None) -> None:
-    """Create what is missing, a lost policy too. Raises Defect for a bucket that cannot be right, Transient without S3."""
+    """Create what is missing, a lost policy too. Raises Defect for a bucket that is not right, Transient without S3."""
     client = owner_client(settings)
     try:
         there = {b["Name"] for b in client.list_buckets()["Buckets"]}
