@@ -170,7 +170,7 @@ class TablesContract(ABC):
     @settings(
         max_examples=30,
         deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+        suppress_health_check=list(HealthCheck),
     )
     @given(data=st.data())
     def test_the_order_of_arrival_does_not_matter(self, tables: Tables, key: str, data: st.DataObject) -> None:
