@@ -14,6 +14,7 @@ from pydicom.datadict import dictionary_VR
 
 from producers.dicom.reasons import refuse
 from producers.dicom.syntaxes import Encoding
+from producers.dicom.values import BIG, LITTLE, Encode, Order
 from producers.dicom.vr import LONG_VRS, VRS
 
 UNDEFINED: Final = 0xFFFFFFFF
@@ -25,6 +26,25 @@ ELEMENTS_MAX: Final = 1 << 16
 ITEM: Final = 0xFFFEE000
 ITEM_END: Final = 0xFFFEE00D
 SEQUENCE_END: Final = 0xFFFEE0DD
+
+CHARACTER_SET: Final = 0x00080005
+PIXEL_REPRESENTATION: Final = 0x00280103
+LUT_DESCRIPTOR: Final = 0x00283002
+EXTENDED_OFFSETS: Final = 0x7FE00001
+EXTENDED_LENGTHS: Final = 0x7FE00002
+FLOAT_PIXEL_DATA: Final = 0x7FE00008
+DOUBLE_FLOAT_PIXEL_DATA: Final = 0x7FE00009
+PIXEL_DATA: Final = 0x7FE00010
+TRAILING_PADDING: Final = 0xFFFCFFFC
+PIXEL_TAGS: Final = frozenset((FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA))
+SPECIAL_TAGS: Final = PIXEL_TAGS | {
+    CHARACTER_SET,
+    PIXEL_REPRESENTATION,
+    LUT_DESCRIPTOR,
+    EXTENDED_OFFSETS,
+    EXTENDED_LENGTHS,
+    TRAILING_PADDING,
+}
 
 
 class Form(IntEnum):
@@ -44,6 +64,10 @@ class Entry(NamedTuple):
     """Of PS3.5 §6.2, or the dictionary's words where it allows several ("US or SS"); "" for a private tag without."""
     form: Form
     marks: tuple[str, ...] = ()
+    prefix: str = ""
+    """What its attribute object begins with in DICOM JSON: `"00100020":{"vr":"LO"`."""
+    encode: Encode | None = None
+    """The value field to what follows; None where the tag or the VR needs more than the bytes of the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,44 +97,60 @@ def public_vr(tag: int) -> str:
     return "UN" if vr == "NONE" else vr
 
 
-def _explicit_entry(key: bytes, order: str) -> Entry:
+def _entry(tag: int, vr: str, form: Form, order: Order, marks: tuple[str, ...] = ()) -> Entry:
+    plain = vr not in ("SQ", "UN") and not _is_special(tag)
+    encode = (LITTLE if order == "little" else BIG).get(vr) if plain else None
+    return Entry(tag, vr, form, marks, f'"{tag:08X}":{{"vr":"{vr}"', encode)
+
+
+def _is_special(tag: int) -> bool:
+    """Whether reading the rest of the dataset depends on this value, or the header gives it in a way of its own."""
+    element = tag & 0xFFFF
+    return (
+        element == 0  # group length
+        or (tag >> 16 & 1 == 1 and 0x10 <= element <= 0xFF)  # private creator
+        or tag in SPECIAL_TAGS
+    )
+
+
+def _explicit_entry(key: bytes, order: Order) -> Entry:
     tag = _tag_of(key, order)
     vr = key[4:6]
     if tag >> 16 == 0xFFFE:
         return Entry(tag, "", Form.DELIMITER)
     if vr in VRS:
-        return Entry(tag, vr.decode("ascii"), Form.LONG if vr in LONG_VRS else Form.SHORT)
+        return _entry(tag, vr.decode("ascii"), Form.LONG if vr in LONG_VRS else Form.SHORT, order)
     # As DCMTK: capitals are a VR of a later edition, whose length has 32 bits (PS3.5 §7.1.2); other printable
     # characters ("??") come from old devices with 16; anything else is no VR but the length of an element without one.
     if vr.isalpha() and vr.isupper():
-        return Entry(tag, "UN", Form.LONG, ("unknown-vr",))
+        return _entry(tag, "UN", Form.LONG, order, ("unknown-vr",))
     if vr.isascii() and vr.decode("ascii").isprintable():
-        return Entry(tag, "UN", Form.SHORT, ("unknown-vr",))
-    return Entry(tag, "" if tag >> 16 & 1 else public_vr(tag), Form.NO_VR, ("unknown-vr",))
+        return _entry(tag, "UN", Form.SHORT, order, ("unknown-vr",))
+    return _entry(tag, "" if tag >> 16 & 1 else public_vr(tag), Form.NO_VR, order, ("unknown-vr",))
 
 
-def _tag_of(key: bytes, order: str) -> int:
-    if order == "<":
+def _tag_of(key: bytes, order: Order) -> int:
+    if order == "little":
         return key[1] << 24 | key[0] << 16 | key[3] << 8 | key[2]
     return int.from_bytes(key[:4], "big")
 
 
 @lru_cache(maxsize=1 << 14)
 def _explicit_le(key: bytes) -> Entry:
-    return _explicit_entry(key, "<")
+    return _explicit_entry(key, "little")
 
 
 @lru_cache(maxsize=1 << 12)
 def _explicit_be(key: bytes) -> Entry:
-    return _explicit_entry(key, ">")
+    return _explicit_entry(key, "big")
 
 
 @lru_cache(maxsize=1 << 14)
 def _implicit_le(key: bytes) -> Entry:
-    tag = _tag_of(key, "<")
+    tag = _tag_of(key, "little")
     if tag >> 16 == 0xFFFE:
         return Entry(tag, "", Form.DELIMITER)
-    return Entry(tag, "" if tag >> 16 & 1 else public_vr(tag), Form.SHORT)
+    return _entry(tag, "" if tag >> 16 & 1 else public_vr(tag), Form.SHORT, "little")
 
 
 def _unpacker(form: str) -> Callable[..., tuple[Any, ...]]:
@@ -213,8 +253,8 @@ def skip_undefined(view: memoryview, pos: int, end: int, layout: Layout) -> int:
     raise refuse("truncated")
 
 
-def top_level(view: memoryview, layout: Layout, marks: set[str]) -> Iterator[tuple[Entry, int, int, bool]]:
-    """Each element of a dataset in its order: entry, start and stop of its value, and whether its length is undefined.
+def elements(view: memoryview, layout: Layout, marks: set[str]) -> Iterator[tuple[Entry, int, int, bool]]:
+    """Each element of a dataset as it comes: entry, start and stop of its value, and whether its length is undefined.
 
     Marks what is out of order or not an element. Raises Invalid: `truncated`, `damaged-structure`, `too-deep`,
     `too-many-elements`, and `not-dicom` for an empty dataset.

@@ -4,18 +4,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from producers.dicom.charsets import DEFAULT, character_set, decode
-from producers.dicom.elements import layout_of, top_level
+from producers.dicom.elements import CHARACTER_SET, elements, layout_of
 from producers.dicom.inflate import inflate
 from producers.dicom.syntaxes import encoding_of
 
-_CHARACTER_SET: Final = 0x00080005
 _SOP_CLASS: Final = 0x00080016
 _SOP_INSTANCE: Final = 0x00080018
 _PATIENT_ID: Final = 0x00100020
 _STUDY: Final = 0x0020000D
 _SERIES: Final = 0x0020000E
-_WANTED: Final = frozenset((_CHARACTER_SET, _SOP_CLASS, _SOP_INSTANCE, _PATIENT_ID, _STUDY, _SERIES))
-_NEEDED: Final = _WANTED - {_CHARACTER_SET, _PATIENT_ID}  # of type 1 in every instance
+_WANTED: Final = frozenset((CHARACTER_SET, _SOP_CLASS, _SOP_INSTANCE, _PATIENT_ID, _STUDY, _SERIES))
+_NEEDED: Final = _WANTED - {CHARACTER_SET, _PATIENT_ID}  # of type 1 in every instance
 _VALUE_BYTES_MAX: Final = 1 << 10
 """A wanted value that is longer is no UID and no ID; what is kept of it fails every check."""
 
@@ -46,13 +45,13 @@ def essentials(dataset: bytes | memoryview, transfer_syntax: str, *, whole: bool
     if encoding.deflated:
         view = inflate(view, marks)
     found: dict[int, bytes] = {}
-    for entry, start, stop, _ in top_level(view, layout_of(view, encoding, marks), marks):
+    for entry, start, stop, _ in elements(view, layout_of(view, encoding, marks), marks):
         tag = entry.tag
         if tag in _WANTED and tag not in found:
             found[tag] = view[start : min(stop, start + _VALUE_BYTES_MAX)].tobytes()
         if tag >= _SERIES and not whole and found.keys() >= _NEEDED:
             break
-    charset = character_set(found[_CHARACTER_SET]) if _CHARACTER_SET in found else DEFAULT
+    charset = character_set(found[CHARACTER_SET]) if CHARACTER_SET in found else DEFAULT
     marks.update(charset.marks)
 
     def text(tag: int) -> str:

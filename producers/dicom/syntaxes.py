@@ -88,4 +88,4 @@ TRANSFER_SYNTAXES: Final[Mapping[str, tuple[str, Encoding]]] = {
 def encoding_of(transfer_syntax: str) -> Encoding:
     """How to read a dataset of `transfer_syntax`; one not in the table as Explicit VR Little Endian (PS3.5 §A.4)."""
     entry = TRANSFER_SYNTAXES.get(transfer_syntax)
-    return entry[1] if entry else _ENCAPSULATED
+    return entry[1] if entry else _EXPLICIT
