@@ -1,0 +1,53 @@
+"""The real servers for whoever asks: one stack of servers and one whole archive per session.
+
+Where `SIJIL_TEST_HOME` names a home whose stack is up already, that one is used and left as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.settings import Settings
+from tests.archive import Archive
+from tests.local_stack import SERVERS, LocalStack
+
+QUIET_S = 2.0
+"""A study is complete so soon here, so that tests need not wait for a minute."""
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """Kafka, Cassandra and SeaweedFS with topics, tables and buckets, and nothing else on them."""
+    running = os.environ.get("SIJIL_TEST_HOME")
+    if running:
+        yield LocalStack.running(Path(running))
+        return
+    own = LocalStack.at(tmp_path_factory.mktemp("servers") / ".sijil")
+    own.start(SERVERS)
+    yield own
+    own.remove()
+
+
+@pytest.fixture(scope="session")
+def admin(stack: LocalStack) -> Settings:
+    """Settings of the administrator of the session's servers."""
+    return stack.settings("admin")
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """All parts, on servers of their own: tests kill them."""
+    own = LocalStack.at(tmp_path_factory.mktemp("archive") / ".sijil", quiet_s=QUIET_S)
+    own.start()
+    yield own
+    own.remove()
+
+
+@pytest.fixture
+def archive(whole: LocalStack) -> Archive:
+    """The doors of the whole archive."""
+    return Archive(whole.settings("operator"))
