@@ -41,7 +41,7 @@ PLAIN: Final = ("aiokafka", "uvicorn.error")
 """Loggers of libraries whose arguments are addresses, topics and offsets."""
 
 SILENT: Final = ("pydicom", "pynetdicom", "uvicorn.access", "httpx", "httpcore", "botocore", "urllib3")
-"""Loggers of libraries that see data sets, query strings or keys; below ERROR they are only counted."""
+"""Loggers of libraries that see data sets, query strings or keys: their lines are only counted."""
 
 LIBRARY_LINES: Final = Counter("sijil_library_log_lines", "Log lines of libraries whose text is withheld", ["library"])
 WARNINGS: Final = Counter("sijil_python_warnings", "Python warnings whose text is withheld", ["category"])
@@ -127,11 +127,11 @@ def describe(error: BaseException) -> dict[str, object]:
 
 
 class _Silence(logging.Filter):
-    """Counts and drops what a SILENT logger says below ERROR."""
+    """Counts and drops what a SILENT logger says, unless an exception comes with it, which is told by rule 3."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         library = _under(record.name, SILENT)
-        if not library or record.levelno >= logging.ERROR:
+        if not library or record.exc_info:
             return True
         LIBRARY_LINES.labels(library).inc()
         return False
@@ -143,7 +143,7 @@ def _under(name: str, loggers: tuple[str, ...]) -> str:
 
 
 def setup(process: str, level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Make this process log as `process`: one JSON line each to `stream` (stderr). Replaces every handler of the root."""
+    """Make this process log as `process`, one JSON line each to `stream` (stderr); replaces the root's handlers."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(process))
     handler.addFilter(_Silence())

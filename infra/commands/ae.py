@@ -2,9 +2,93 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import click
+from rich.console import Console
+from rich.table import Table
+
+from infra import ae_table, telemetry
+from infra.ae_table import ANY, ROLES, Ae
+from infra.ports import Tables
+from infra.settings import Role, Settings
+from infra.stack import probes
+from infra.stack.errors import NotReady
+from schemas.errors import NotFound
 
 
 @click.group()
 def ae() -> None:
     """The table of DICOM application entities: who may call this archive, and where it may send."""
+
+
+@ae.command("add")
+@click.argument("title")
+@click.argument("host")
+@click.argument("port", type=int)
+@click.option("--site", default="", help="Site whose studies it sends. Default: this installation's.")
+@click.option("--role", type=click.Choice(ROLES), default="modality", show_default=True)
+@click.option("--issuer", default="", help="Issuer of the patient ids it sends without one. Default: its site.")
+def add(title: str, host: str, port: int, site: str, role: str, issuer: str) -> None:
+    """Add an AE, or replace the one of that TITLE.
+
+    HOST is its address or name, or the network it calls from (10.2.0.0/16). PORT is where it listens, 0 if nothing is
+    ever sent to it. The TITLE * stands for every title that calls from HOST.
+    """
+    with _tables("admin") as tables:
+        asyncio.run(ae_table.add(tables, Ae(title, host, port, site, role, issuer)))
+
+
+@ae.command("list")
+def list_command() -> None:
+    """Show the whole table."""
+    grid = Table(box=None, pad_edge=False)
+    for name in ("title", "host", "port", "site", "role", "issuer"):
+        grid.add_column(name, justify="right" if name == "port" else "left")
+    for entry in _read():
+        grid.add_row(entry.ae_title, entry.host, str(entry.port or ""), entry.site, entry.role, entry.issuer)
+    Console(highlight=False).print(grid)
+
+
+@ae.command("test")
+@click.argument("title")
+def test(title: str) -> None:
+    """Send a C-ECHO to the AE of that TITLE; exit status 0 if it answers with success.
+
+    The archive's own title tests this archive's DICOM door.
+    """
+    settings = Settings.load("operator")
+    telemetry.setup("ae", settings.log_level)
+    if title == settings.ae_title:
+        host, port = settings.dicom_host, settings.dicom_port
+    else:
+        found = next((e for e in _read() if e.ae_title == title and title != ANY), None)
+        if found is None or not found.port:
+            raise NotFound(f"no AE {title!r} with a port is in the table: `sijil ae add {title} HOST PORT`")
+        host, port = found.host, found.port
+    try:
+        probes.dicom_echo(host, port, title, calling=settings.ae_title)
+    except NotReady as e:
+        click.echo(f"{e}", err=True)
+        sys.exit(1)
+    click.echo(f"{title} at {host}:{port} answers")
+
+
+def _read() -> list[Ae]:
+    with _tables("operator") as tables:
+        return asyncio.run(ae_table.read(tables))
+
+
+@contextmanager
+def _tables(role: Role) -> Iterator[Tables]:
+    from infra.cassandra import CassandraTables  # here: `sijil status` and its kind need no driver
+
+    telemetry.setup("ae")
+    tables = CassandraTables.connect(Settings.load(role))
+    try:
+        yield tables
+    finally:
+        tables.close()

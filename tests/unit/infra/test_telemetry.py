@@ -44,8 +44,18 @@ def test_a_line_holds_its_fields_and_withholds_what_is_not_on_the_list(lines: io
 @pytest.mark.parametrize("level", [logging.WARNING, logging.ERROR])
 def test_loggers_that_see_data_sets_say_nothing(lines: io.StringIO, name: str, level: int) -> None:
     logging.getLogger(name).log(level, f"Invalid value for VR PN: {CANARY}")
+    assert lines.getvalue() == ""
+
+
+def test_an_exception_in_such_a_library_shows_type_and_place(lines: io.StringIO) -> None:
+    try:
+        int(CANARY)
+    except ValueError:
+        logging.getLogger("pynetdicom.events").exception(f"in the handler: {CANARY}")
+    (line,) = read(lines)
+    assert line["message"] == "(text withheld)"
+    assert line["exception"]["type"] == "ValueError"
     assert CANARY not in lines.getvalue()
-    assert [line["message"] for line in read(lines)] == (["(text withheld)"] if level == logging.ERROR else [])
 
 
 def test_a_library_line_shows_its_format_string_only(lines: io.StringIO) -> None:

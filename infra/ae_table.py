@@ -1,0 +1,95 @@
+"""The AE table: which DICOM application entities may call, for whom they speak, and where to send to.
+
+One row per AE title in `sijil_state.ae_titles`, kept by `sijil ae add`. The title `*` stands for any title that calls
+from its addresses: the local stack has one such row, for this machine itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from infra import clock
+from infra.ports import Tables
+from schemas.errors import Invalid
+from schemas.tables import STATE_KEYSPACE, Upsert
+
+ANY = "*"
+TABLE = "ae_titles"
+ROLES = ("modality", "pacs", "van", "workstation", "any")
+
+
+@dataclass(frozen=True)
+class Ae:
+    """One application entity.
+
+    `host`: address or name where it listens and from where it calls; a network (`10.2.0.0/16`) where many call from.
+    `port`: where it listens, 0 if nothing is sent to it. `site`: whose studies it sends; empty: the gateway's own.
+    `issuer`: who issues the PatientIDs it sends without an issuer; empty: its site.
+    """
+
+    ae_title: str
+    host: str
+    port: int
+    site: str = ""
+    role: str = "modality"
+    issuer: str = ""
+
+
+def checked(ae: Ae) -> Ae:
+    """`ae` if it can be one. Raises Invalid for what is no title (VR AE, PS3.5 §6.2), port, role or host."""
+    title = ae.ae_title.strip(" ")
+    printable = all(" " <= c <= "~" and c != "\\" for c in title)
+    if not 1 <= len(title) <= 16 or not printable or title != ae.ae_title:
+        raise Invalid("ae-title", f"{ae.ae_title!r} is no AE title: 1 to 16 characters of ASCII, no backslash")
+    if not 0 <= ae.port <= 65535:
+        raise Invalid("ae-port", f"{ae.port} is no TCP port")
+    if ae.role not in ROLES:
+        raise Invalid("ae-role", f"{ae.role!r} is no role: one of {', '.join(ROLES)}")
+    if not ae.host:
+        raise Invalid("ae-host", f"{ae.ae_title} needs a host: its address, its name, or the network it calls from")
+    return ae
+
+
+def find_caller(table: Iterable[Ae], title: str, address: str) -> Ae | None:
+    """The row under which `title` may call from the IP `address`; its own row before that of any title.
+
+    Names in the table are resolved now, so ask once per association. None: it may not call.
+    """
+    calling = ipaddress.ip_address(address)
+    if isinstance(calling, ipaddress.IPv6Address) and calling.ipv4_mapped:
+        calling = calling.ipv4_mapped
+    rows = [ae for ae in table if ae.ae_title in (title.strip(" "), ANY)]
+    rows.sort(key=lambda ae: ae.ae_title == ANY)
+    return next((ae for ae in rows if any(calling in network for network in _networks(ae.host))), None)
+
+
+def _networks(host: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    try:
+        return [ipaddress.ip_network(host, strict=False)]
+    except ValueError:
+        pass
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return []
+    return [ipaddress.ip_network(a) for a in found]
+
+
+async def read(tables: Tables) -> list[Ae]:
+    """Every row, by title. Raises Transient."""
+    state = tables.with_keyspace(STATE_KEYSPACE)
+    rows = [row async for row in state.scan(TABLE)]
+    texts = ("site", "role", "issuer")
+    found = [Ae(r["ae_title"], r["host"] or "", r["port"] or 0, *(r[t] or "" for t in texts)) for r in rows]
+    return sorted(found, key=lambda ae: ae.ae_title)
+
+
+async def add(tables: Tables, ae: Ae) -> None:
+    """Add or replace the row of its title. Raises Invalid, Transient."""
+    columns = asdict(checked(ae))
+    key = {"ae_title": columns.pop("ae_title")}
+    write = Upsert(TABLE, key, columns, int(clock.now().timestamp() * 1_000_000))
+    await tables.with_keyspace(STATE_KEYSPACE).apply([write])
