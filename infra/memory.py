@@ -264,6 +264,11 @@ class MemoryObjects(_Server):
     def get(self, bucket: str, key: str, *, version_id: str = "") -> bytes:
         return self._find(bucket, key, version_id)[1]
 
+    def chunks(self, bucket: str, key: str, *, version_id: str = "") -> Iterator[bytes]:
+        data = self.get(bucket, key, version_id=version_id)
+        for start in range(0, len(data), STREAM_CHUNK_BYTES):
+            yield data[start : start + STREAM_CHUNK_BYTES]
+
     def get_range(self, bucket: str, key: str, offset: int, length: int, *, version_id: str = "") -> bytes:
         data = self._find(bucket, key, version_id)[1][offset : offset + length]
         if len(data) != length:
@@ -285,22 +290,30 @@ class MemoryObjects(_Server):
     ) -> ObjectInfo:
         self._reach()
         with self._lock:
-            for version in self._keys[target]:
-                same = version.body is not None and version.info.metadata["sha256"] == sha256
-                if same and version.info.locked_until(retain_until):
-                    return version.info
-            data = self.get(*source)
-            if hashlib.sha256(data).hexdigest() != sha256:
-                raise Defect(f"{source[0]}/{source[1]} has not the checksum expected")
-            info = replace(self._add(*target, data, {"sha256": sha256}), retain_until=retain_until)
-            self._keys[target][-1] = _Version(info, data)
-            return info
+            versions = self._keys[target]
+            there = next((v for v in versions if v.body is not None and v.info.metadata["sha256"] == sha256), None)
+            if there is None:
+                data = self.get(*source)
+                if hashlib.sha256(data).hexdigest() != sha256:
+                    raise Defect(f"{source[0]}/{source[1]} has not the checksum expected")
+                self._add(*target, data, {"sha256": sha256})
+                there = versions[-1]
+            if not there.info.locked_until(retain_until):
+                locked = replace(there, info=replace(there.info, retain_until=retain_until))
+                versions[versions.index(there)] = there = locked
+            return there.info
 
     def list(self, bucket: str, prefix: str) -> Iterable[str]:
         self._reach()
         with self._lock:
             there = [k for (b, k), v in self._keys.items() if b == bucket and v and v[-1].body is not None]
         return sorted(k for k in there if k.startswith(prefix))
+
+    async def close_streams(self) -> None:
+        """Nothing to let go."""
+
+    def close(self) -> None:
+        """Nothing to let go."""
 
     def delete(self, bucket: str, key: str) -> None:
         """What an administrator could do: a delete marker on top. Versions below stay readable by their id."""

@@ -144,11 +144,17 @@ class Objects(Protocol):
     def get(self, bucket: str, key: str, *, version_id: str = "") -> bytes:
         """The whole object (manifests, documents). Raises NotFound, Transient."""
 
+    def chunks(self, bucket: str, key: str, *, version_id: str = "") -> Iterator[bytes]:
+        """The whole object in pieces of bounded size: for hashing it. Raises NotFound, Transient."""
+
     def get_range(self, bucket: str, key: str, offset: int, length: int, *, version_id: str = "") -> bytes:
         """`length` bytes from `offset`. Raises NotFound, Transient; Defect when fewer bytes come."""
 
     def stream(self, bucket: str, key: str, offset: int, length: int, *, version_id: str = "") -> AsyncIterator[bytes]:
-        """The same in chunks, over kept-alive connections. Raises NotFound or Transient before the first chunk."""
+        """The same in chunks, over connections kept for the running event loop (`close_streams`).
+
+        A broken connection is taken up where it broke. Raises NotFound before the first chunk, Transient, Defect.
+        """
 
     def head(self, bucket: str, key: str, *, version_id: str = "") -> ObjectInfo:
         """Raises NotFound, Transient."""
@@ -162,3 +168,9 @@ class Objects(Protocol):
 
     def list(self, bucket: str, prefix: str) -> Iterable[str]:
         """Keys under a prefix, in order."""
+
+    async def close_streams(self) -> None:
+        """Let go of the connections that `stream` keeps for the running event loop."""
+
+    def close(self) -> None:
+        """Let go of all others."""
