@@ -31,7 +31,7 @@ S3_ACTIONS: Mapping[Role, Mapping[str, tuple[str, ...]]] = {
     },
     "archiver": {
         "bucket_packs": ("Read",),
-        "bucket_archive": ("Read", "Write", "PutObjectRetention", "GetObjectRetention"),
+        "bucket_archive": ("Read", "Write", "List", "PutObjectRetention", "GetObjectRetention"),
         "bucket_documents": ("Read", "Write"),
         "bucket_anchors": ("Read", "Write", "List"),
     },
