@@ -9,7 +9,6 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -43,11 +42,10 @@ class Held:
         """The first `length` bytes, which lie in the first piece."""
         return bytes(memoryview(self.pieces[0])[:length])
 
-    @contextmanager
-    def view(self) -> Iterator[memoryview]:
+    def view(self) -> memoryview:
         """The whole file as one view; only of a body in one piece."""
         (piece,) = self.pieces
-        yield memoryview(piece)
+        return memoryview(piece)
 
     def discard(self) -> None:
         """Nothing to remove."""
@@ -77,16 +75,9 @@ class Filed:
             f.seek(self.offset)
             return f.read(length)
 
-    @contextmanager
-    def view(self) -> Iterator[memoryview]:
-        """The whole file, mapped: pages come and go as they are looked at."""
-        with (
-            open(self.path, "rb") as f,
-            mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-            memoryview(mapped) as whole,
-            whole[self.offset : self.offset + self.length] as file,
-        ):
-            yield file
+    def view(self) -> memoryview:
+        """The whole file, mapped: pages come and go as they are looked at. Unmapped when its last view is gone."""
+        return mapped(self.path)[self.offset : self.offset + self.length]
 
     def discard(self) -> None:
         """Remove the file; it may have become a pack."""
@@ -94,6 +85,15 @@ class Filed:
 
 
 Body = Held | Filed
+
+
+def mapped(path: Path) -> memoryview:
+    """A file of at least one byte, mapped into memory for as long as there is a view of it.
+
+    It is not closed by hand: views live on in the frames of an exception, and closing under them is an error.
+    """
+    with open(path, "rb") as f:
+        return memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def dataset_sha256(body: Body, dataset_offset: int) -> str:

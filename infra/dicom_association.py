@@ -1,0 +1,166 @@
+"""Associations of the DICOM door: pynetdicom's, over `infra.dicom_reactor`, admitted and negotiated by the rooms."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Any, cast
+
+from pynetdicom import evt
+from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom.acse import ACSE
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.transport import AssociationSocket, RequestHandler
+
+from infra.dicom_reactor import LOOK_S, EventDul, WakingQueue
+from infra.dicom_services import Peer, Services
+from schemas.errors import Defect
+
+SOCKET_S = 60
+"""A peer that begins a PDU has so long for each next piece of it, and for taking what is sent to it."""
+
+
+class EventAssociation(Association):
+    """An acceptor's association; see the module."""
+
+    def __init__(self, ae: Any, services: Services) -> None:
+        self.news = threading.Event()
+        super().__init__(ae, MODE_ACCEPTOR)
+        self.dul = EventDul(self, services, self.peer, self.news)
+        self.acse = TableAcse(self, services, self.peer)
+        self.dimse.msg_queue = WakingQueue(self.news.set)
+        # Timeouts are kept by the provider that was replaced.
+        self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
+
+    def peer(self) -> Peer:
+        """Who called. Once the A-ASSOCIATE-RQ is there."""
+        primitive, address = self.requestor.primitive, self.requestor.address_info
+        if primitive is None or address is None:
+            raise Defect("an association without a requestor")
+        return Peer(primitive.calling_ae_title.strip(), primitive.called_ae_title.strip(), address.address)
+
+    def kill(self) -> None:
+        """Kill the thread."""
+        self.news.set()
+        super().kill()
+
+    def _run_reactor(self) -> None:
+        """pynetdicom's loop, asleep while there is nothing to do."""
+        self._is_paused = False
+        while not self._kill:
+            self.news.wait(LOOK_S)
+            self.news.clear()
+            self._is_paused = True
+            self._reactor_checkpoint.wait()
+            self._is_paused = False
+            if self._look():
+                self.kill()
+                return
+
+    def _look(self) -> bool:
+        """Serve what has come; True when the association has ended."""
+        while (item := self.dimse.get_msg(block=False))[1]:
+            self._serve_request(item[1], item[0])
+        if self.is_established and self.acse.is_release_requested():
+            self.acse.send_release(is_response=True)
+            self.is_released, self.is_established = True, False
+            evt.trigger(self, evt.EVT_RELEASED, {})
+            return True
+        if self.acse.is_aborted():
+            self.dul.receive_pdu(wait=False)
+            self.is_aborted, self.is_established = True, False
+            evt.trigger(self, evt.EVT_ABORTED, {})
+            return True
+        if self.dul.idle_timer_expired():
+            self.abort()
+            return True
+        return not self.dul.is_alive()
+
+
+class TableAcse(ACSE):
+    """Association control that admits and negotiates by what the rooms say."""
+
+    def __init__(self, assoc: Association, services: Services, peer: Callable[[], Peer]) -> None:
+        super().__init__(assoc)
+        self._services, self._peer = services, peer
+
+    def _negotiate_as_acceptor(self) -> None:
+        """Admit, choose contexts, then as pynetdicom."""
+        request = cast(A_ASSOCIATE, self.requestor.primitive)
+        rejection = self._services.admit(self._peer())
+        if rejection is not None:
+            self.requestor.ae_title = request.calling_ae_title
+            self.send_reject(rejection.result, rejection.source, rejection.diagnostic)
+            evt.trigger(self.assoc, evt.EVT_REJECTED, {})
+            self.assoc.kill()
+            return
+        chosen, supported = self._choose(request.presentation_context_definition_list)
+        request.presentation_context_definition_list = chosen
+        self.acceptor.supported_contexts = supported
+        super()._negotiate_as_acceptor()
+
+    def _choose(
+        self, offered: Sequence[PresentationContext]
+    ) -> tuple[list[PresentationContext], list[PresentationContext]]:
+        """The contexts offered, each accepted one with its one transfer syntax, and what that makes us support.
+
+        pynetdicom then finds exactly these: result 0 for an accepted context, 4 for one whose transfer syntaxes are all
+        refused, 3 for an abstract syntax of which none is accepted.
+        """
+        chosen: list[PresentationContext] = []
+        syntaxes: dict[str, list[str]] = {}
+        for context in offered:
+            syntax = self._services.negotiate(str(context.abstract_syntax), [str(t) for t in context.transfer_syntax])
+            mine = copy(context)
+            if syntax is not None:
+                mine.transfer_syntax = [syntax]
+                found = syntaxes.setdefault(str(context.abstract_syntax), [])
+                if syntax not in found:
+                    found.append(syntax)
+            chosen.append(mine)
+        supported = []
+        for abstract_syntax, accepted in syntaxes.items():
+            supported.append(build_context(abstract_syntax, [*accepted]))
+        return chosen, supported
+
+
+class Handler(RequestHandler):
+    """Makes our association of a connection."""
+
+    services: Services
+
+    def _create_association(self) -> EventAssociation:
+        request: socket.socket = self.request
+        request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # The kernel's own timeouts: with Python's, every read would be a poll and a read.
+        deadline = struct.pack("ll", SOCKET_S, 0)
+        request.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, deadline)
+        request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, deadline)
+        assoc = EventAssociation(self.ae, self.services)
+        assoc._server = self.server
+        assoc.name = f"AcceptorThread@{self.remote.address}:{self.remote.port}"
+        assoc.set_socket(AssociationSocket(assoc, client_socket=request))
+        assoc.acceptor.maximum_length = self.ae.maximum_pdu_size
+        assoc.acceptor.ae_title = self.server.ae_title
+        assoc.acceptor.address_info = self.local
+        assoc.acceptor.implementation_class_uid = self.ae.implementation_class_uid
+        assoc.acceptor.implementation_version_name = self.ae.implementation_version_name
+        assoc.requestor.address_info = self.remote
+        handlers: dict[Any, Any] = self.server._handlers
+        for event, bound in handlers.items():
+            if event.is_intervention and bound:
+                assoc.bind(event, *bound)
+            elif isinstance(event, evt.NotificationEvent):
+                for handler, arguments in bound:
+                    assoc.bind(event, handler, arguments)
+        return assoc
+
+
+def handler_class(services: Services) -> type[Handler]:
+    """The request handler of a server with these services."""
+    return type("BoundHandler", (Handler,), {"services": services})
