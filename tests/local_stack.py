@@ -78,16 +78,16 @@ class LocalStack:
         """Its run folder."""
         return RunFolder(self.home)
 
-    def sijil(self, *words: str, timeout_s: float = 300, **changed: str) -> subprocess.CompletedProcess[str]:
+    def sijil(self, *words: str, changed: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """A `sijil` command of this home."""
         command = [sys.executable, "-m", "infra.cli", *words]
-        environment = {**self.environment, **changed}
+        environment = {**self.environment, **(changed or {})}
         return subprocess.run(
             command,
             env=environment,
             capture_output=True,
             text=True,
-            timeout=timeout_s,
+            timeout=300,
             check=False,
             cwd=self.home.parent,
         )
@@ -103,9 +103,8 @@ class LocalStack:
             )
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
-            owner = self.run.supervisor()
             state = self.run.read()
-            if owner and owner.pid == self.supervisor.pid and state and state.phase == "serving":
+            if state and state.pid == self.supervisor.pid and state.phase == "serving":
                 return self
             if self.supervisor.poll() is not None:
                 raise AssertionError(f"the stack did not start: {logs.last_line(self.home, 'supervisor')}")

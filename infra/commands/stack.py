@@ -55,7 +55,6 @@ def up(detach: bool, only: tuple[str, ...], then: str | None) -> None:
     if detach:
         _up_in_background(settings, only)
         return
-    state.write_stack_env(settings, _given())
     telemetry.setup("supervisor", settings.log_level, part_logs.path(settings.home, "supervisor").open("a"))
     console = Console(highlight=False, stderr=True)
 
@@ -69,7 +68,7 @@ def up(detach: bool, only: tuple[str, ...], then: str | None) -> None:
         if then:
             subprocess.Popen([sys.executable, "-m", "infra.cli", *then.split()])  # noqa: S603  # the caller's words
 
-    Supervisor(settings, chosen, announce).run(serving)
+    Supervisor(settings, chosen, _given(), announce).run(serving)
 
 
 def _up_in_background(settings: Settings, only: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,6 +34,8 @@ class PartState:
 class StackState:
     """The whole stack. `phase`: starting, serving, stopping, stopped, failed; `failure` is the line that says why."""
 
+    pid: int
+    """The supervisor that says so."""
     phase: str
     parts: list[PartState]
     failure: str = ""
@@ -95,7 +97,7 @@ class RunFolder:
             data = json.loads(self._state.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return StackState(data["phase"], [PartState(**p) for p in data["parts"]], data["failure"])
+        return StackState(data["pid"], data["phase"], [PartState(**p) for p in data["parts"]], data["failure"])
 
 
 def end_children(run: RunFolder, stages: Sequence[Sequence[tuple[str, float]]]) -> list[str]:
@@ -113,7 +115,7 @@ def end_children(run: RunFolder, stages: Sequence[Sequence[tuple[str, float]]]) 
     return sorted(running)
 
 
-def write_stack_env(settings: Settings, given: dict[str, str]) -> None:
+def write_stack_env(settings: Settings, given: Mapping[str, str]) -> None:
     """Keep what `up` was started with, so that other commands of this home find the same ports."""
     path = settings.home / "stack.env"
     merged = {**read_env_file(path), **given}

@@ -157,8 +157,15 @@ class Child:
 class Supervisor:
     """Runs the chosen parts until told to stop."""
 
-    def __init__(self, settings: Settings, parts: Sequence[Part], announce: Announce = lambda shown: None) -> None:
-        self._settings, self._parts, self._announce = settings, parts, announce
+    def __init__(
+        self,
+        settings: Settings,
+        parts: Sequence[Part],
+        given: Mapping[str, str],
+        announce: Announce = lambda shown: None,
+    ) -> None:
+        """`given`: what of the settings is written down for the other commands of this home, by environment name."""
+        self._settings, self._parts, self._given, self._announce = settings, parts, given, announce
         self._run = RunFolder(settings.home)
         self._stop = False
 
@@ -171,13 +178,15 @@ class Supervisor:
         self._run.claim()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        shown = StackState("starting", [])
+        shown = StackState(os.getpid(), "starting", [])
+        self._run.write(shown)
         pool = ThreadPoolExecutor(len(self._parts) + 1, "stack")
         children: list[Child] = []
         try:
             if left := state.end_children(self._run, stop_order(PARTS)):
                 log.warning("stack.cleaned", part=",".join(left))
             host.check(self._settings, self._parts)
+            state.write_stack_env(self._settings, self._given)
             credentials.ensure(self._settings.home)
             born = time.monotonic()
             children += [Child(p, self._settings, self._run, pool, born) for p in self._parts]
