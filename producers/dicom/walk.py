@@ -13,7 +13,6 @@ from producers.dicom.charsets import character_set
 from producers.dicom.elements import (
     CHARACTER_SET,
     DEPTH_MAX,
-    EXPLICIT_LITTLE,
     ITEM,
     ITEM_END,
     LUT_DESCRIPTOR,
@@ -29,6 +28,7 @@ from producers.dicom.elements import (
     item_layout,
     only_zeros,
     public_vr,
+    sequence_layout,
     skip_undefined,
     value_of,
 )
@@ -68,7 +68,7 @@ class Level(Text):
 def _private_vr(tag: int, creator: str) -> str:
     """VR of a private element whose block `creator` has reserved (PS3.5 §7.8.1), "" when the dictionary has it not."""
     try:
-        return private_dictionary_VR(tag, creator)
+        return private_dictionary_VR(tag, creator).replace("OB_OW", "OB or OW")
     except KeyError:
         return ""
 
@@ -93,22 +93,20 @@ class Walk:
         With `undefined`, `stop` is only the bound of what is around. Raises Invalid when a value of undefined length
         does not end before it, and TooMuch.
         """
-        tag, vr, within = entry.tag, entry.vr, layout
+        tag, vr = entry.tag, entry.vr
+        layout = sequence_layout(layout, vr)
         if tag & 0xFFFF == 0 or tag >> 16 == 0x0002 or tag == TRAILING_PADDING:
             return "", self._end(start, stop, undefined, layout)
         if tag >> 16 & 1:
-            vr, within = self._private(tag, vr, start, stop, level, layout)
-        elif vr == "UN" and (known := public_vr(tag)) != "UN":
-            # Written so by a node that did not know the tag, out of Implicit VR (PS3.5 §6.2.2).
-            vr, within = known, EXPLICIT_LITTLE
+            vr = self._private(tag, vr, start, stop, level)
+        elif vr == "UN":
+            vr = public_vr(tag)  # written by a node that did not know the tag (PS3.5 §6.2.2)
         if vr == "SQ" or (undefined and vr == "UN"):
-            within = EXPLICIT_LITTLE if entry.vr == "UN" and layout.explicit else within
-            return self._sequence(entry, start, stop, undefined, level, layout, within, path, depth)
-        if undefined:
-            stop = skip_undefined(self.view, start, stop, layout)
+            return self._sequence(entry, start, stop, undefined, level, layout, path, depth)
+        stop = self._end(start, stop, undefined, layout)
         if " or " in vr:
             vr = self._resolved(tag, vr, undefined, level)
-        return self._plain(tag, vr, start, stop, undefined, level, within, path), stop
+        return self._plain(tag, vr, start, stop, undefined, level, layout, path), stop
 
     def item(
         self, pos: int, end: int, delimited: bool, level: Level, layout: Layout, path: str, depth: int
@@ -174,7 +172,6 @@ class Walk:
         undefined: bool,
         level: Level,
         layout: Layout,
-        within: Layout,
         path: str,
         depth: int,
     ) -> tuple[str, int]:
@@ -183,11 +180,11 @@ class Walk:
         try:
             if depth >= DEPTH_MAX:
                 raise refuse("too-deep")
-            items, end = self._items(start, stop, undefined, level, within, f"{path}{tag:08X}/", depth)
+            items, end = self._items(start, stop, undefined, level, layout, f"{path}{tag:08X}/", depth)
         except Invalid:
             if undefined:
                 # The walk that found the end of the outermost one does not look into items of defined length.
-                end = skip_undefined(self.view, start, stop, within)
+                end = skip_undefined(self.view, start, stop, layout)
             elif entry.vr in ("UN", ""):
                 # The dictionary's guess at bytes of an unknown VR was wrong.
                 return self._plain(tag, "UN", start, stop, False, level, layout, path), stop
@@ -265,20 +262,17 @@ class Walk:
         self.character_set = raw
         return UTF_8
 
-    def _private(self, tag: int, vr: str, start: int, stop: int, level: Level, layout: Layout) -> tuple[str, Layout]:
-        """VR and layout of a private element (PS3.5 §7.8.1)."""
+    def _private(self, tag: int, vr: str, start: int, stop: int, level: Level) -> str:
+        """VR of a private element (PS3.5 §7.8.1)."""
         element = tag & 0xFFFF
         if 0x10 <= element <= 0xFF:
             if stop - start <= INLINE_BYTES_MAX and tag not in level.creators:
                 level.creators[tag] = self.view[start:stop].tobytes().decode("latin-1").strip(" \0")
-            return vr if vr not in ("", "UN") else "LO", layout
+            return vr if vr not in ("", "UN") else "LO"
         if vr not in ("", "UN"):
-            return vr, layout
+            return vr
         creator = level.creators.get(tag & 0xFFFF0000 | element >> 8)
-        known = _private_vr(tag, creator) if creator else ""
-        if known in ("", "UN"):
-            return "UN", layout
-        return known, EXPLICIT_LITTLE if vr == "UN" else layout
+        return (creator and _private_vr(tag, creator)) or "UN"
 
     def _resolved(self, tag: int, vr: str, undefined: bool, level: Level) -> str:
         """One VR for an element of which the dictionary allows several (PS3.5 §A.1; PS3.3 §C.7.6.3.1.5, §C.11.1)."""

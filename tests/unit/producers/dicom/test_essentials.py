@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.dicom.elements import EXPLICIT_LITTLE, top_level
+from producers.dicom.elements import EXPLICIT_LITTLE, elements
 from producers.dicom.essentials import Essentials, essentials
 from producers.dicom.part10 import parse_file_meta
 from producers.dicom.reasons import MARKS, REASONS
@@ -20,7 +20,7 @@ from tests.unit.producers.dicom.samples import INSTANCES, TEST_FILES, name_of
 CT = (TEST_FILES / "CT_small.dcm").read_bytes()
 CT_META = parse_file_meta(CT)
 CT_DATASET = CT[CT_META.dataset_offset :]
-CT_ENDS = {stop for _, _, stop, _ in top_level(memoryview(CT_DATASET), EXPLICIT_LITTLE, set())}
+CT_ENDS = {stop for _, _, stop, _ in elements(memoryview(CT_DATASET), EXPLICIT_LITTLE, set())}
 CT_ESSENTIALS = essentials(CT_DATASET, EXPLICIT_LE)
 
 
