@@ -44,6 +44,7 @@ class Settings:
     # doors
     http_host: str = _s("127.0.0.1", "address the HTTP door binds to")
     http_port: int = _s(8080, "port of the HTTP door (DICOMweb, reports, everything of the API)")
+    http_public_url: str = _s("", "URL of the HTTP door as clients see it, for links in answers; empty: as they asked")
     dicom_host: str = _s("127.0.0.1", "address the DICOM door binds to")
     dicom_port: int = _s(11112, "port of the DICOM door")
     ae_title: str = _s("SIJIL", "AE title of the DICOM door")

@@ -1,0 +1,59 @@
+"""The query API: what `sijil.http` composes into the HTTP door."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from consumers.api.audit import Audit
+from consumers.api.decoders import Decoders
+from consumers.api.freshness import Freshness
+from consumers.api.guard import Guard
+from consumers.api.packs import Packs
+from consumers.api.retrieve import Retriever
+from consumers.api.room import Room
+from consumers.api.routes import papers, retrieve, search
+from consumers.api.views import Views
+from consumers.api.wado import NotAcceptable
+from infra.cassandra import CassandraTables
+from infra.http_door import HttpDoor, problem
+
+
+def register(app: FastAPI, door: HttpDoor) -> None:
+    """Add the query API to the door."""
+    add(app, door, Views(lambda: CassandraTables.connect(door.settings)))
+
+
+def add(app: FastAPI, door: HttpDoor, views: Views) -> None:
+    """The same on given read models."""
+    settings = door.settings
+    freshness = Freshness(door.log, views)
+    audit = Audit(
+        door.chain,
+        door.objects,
+        bucket=settings.bucket_documents,
+        search_secret=bytes.fromhex(settings.search_secret),
+        window_s=settings.access_window_s,
+    )
+    decoders = Decoders()
+    room = Room(settings, views, door.objects, Retriever(Packs(views, door.objects), decoders))
+    guard = Guard(app, audit, freshness)
+    search.add(guard, room)
+    retrieve.add(guard, room)
+    papers.add(guard, room)
+
+    async def not_acceptable(request: Request, error: Exception) -> Response:
+        return problem(406, "This cannot be answered in a form the client takes", str(error))
+
+    async def end_decoders() -> None:
+        await asyncio.to_thread(decoders.close)
+
+    app.add_exception_handler(NotAcceptable, not_acceptable)
+    for part in (views, freshness, audit):
+        door.on_start(part.start)
+        door.on_stop(part.stop)
+    door.on_stop(end_decoders)
+    door.readiness("cassandra", lambda: views.reachable)
+    door.backlog("lag", freshness.events)

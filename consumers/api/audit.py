@@ -1,0 +1,323 @@
+"""The access trail: no patient data leaves without a durable access event (design, rule 7).
+
+A read of a study opens a window for (actor, study, purpose, action); further reads within it are counted, not said
+again. The steps of an answer:
+1. access.granted is in the fsynced journal of this process's chain, and Kafka has acknowledged it or is away;
+2. the first byte of the answer leaves;
+3. when the window closes, access.used says how often it was used and how many bytes left.
+A crash between 2 and 3 loses the count, never the grant. A search is one event of its own, with the studies it showed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from base64 import urlsafe_b64encode
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+import msgspec
+from prometheus_client import Counter, Gauge, Histogram
+
+from consumers.api.access import Who
+from infra import clock, telemetry
+from infra.ports import Objects
+from schemas.errors import Invalid, Overloaded, SijilError, Transient
+from schemas.events import AccessDenied, AccessGranted, AccessUsed, Event, Shown
+from schemas.identity import derived_id
+
+log = telemetry.logger(__name__)
+
+ACKNOWLEDGE_WAIT_S = 0.25
+"""Longest wait for Kafka before the journal alone is the promise."""
+AWAY_S = 5.0
+"""How long Kafka is not waited for after it missed that."""
+WINDOWS_MAX = 20_000
+"""Open windows; above, the oldest is closed early."""
+UNSENT_MAX = 20_000
+SHOWN_INLINE_MAX = 100
+SWEEP_S = 1.0
+
+EVENTS = Counter("sijil_access_events", "Access events by type", ["type"])
+SECONDS = Histogram(
+    "sijil_access_event_seconds",
+    "From asking for a durable access event until having it",
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+)
+WINDOWS = Gauge("sijil_access_windows", "Open access windows")
+LOST = Counter("sijil_access_used_lost", "access.used that found no room in a full chain")
+
+Pair = tuple[str, str]
+"""(study_uid, patient_key)."""
+_Key = tuple[str, str, str, str]
+
+
+class Publication(Protocol):
+    """What the chain promises of an event, as futures of other threads."""
+
+    @property
+    def kept(self) -> Future[None]:
+        """It is in the fsynced journal."""
+
+    @property
+    def acknowledged(self) -> Future[Any]:
+        """Kafka has it."""
+
+
+class Chain(Protocol):
+    """The chain of this process (`infra.chain.ChainedLog`)."""
+
+    def publish(self, event: Event, *, id: str = "") -> Publication:
+        """Raises Overloaded."""
+
+
+@dataclass
+class Window:
+    """An open grant."""
+
+    access_id: str
+    who: Who
+    action: str
+    study_uid: str
+    patient_key: str
+    closes: float
+    """On the monotonic clock."""
+    granted: asyncio.Future[None]
+    uses: int = 0
+    bytes: int = 0
+    streams: int = 0
+    """Answers under way: the window is not closed before they end."""
+    last_used: datetime = field(default_factory=clock.now)
+
+    def use(self) -> None:
+        """One more answer."""
+        self.uses += 1
+        self.last_used = clock.now()
+
+
+class Audit:
+    """The trail of one process. Everything runs on one event loop."""
+
+    def __init__(self, chain: Chain, objects: Objects, *, bucket: str, search_secret: bytes, window_s: float) -> None:
+        if len(search_secret) < 16:
+            raise Invalid("search-secret-missing", "the api needs SIJIL_SEARCH_SECRET, at least 16 bytes in hex")
+        self._chain, self._objects, self._bucket = chain, objects, bucket
+        self._secret, self._window_s = search_secret, window_s
+        self._windows: OrderedDict[_Key, Window] = OrderedDict()
+        self._closing: list[Window] = []
+        self._unsent: deque[AccessUsed] = deque(maxlen=UNSENT_MAX)
+        self._away_until = 0.0
+        self._sweeper: asyncio.Task[None] | None = None
+
+    # -------------------------------------------------------------------------------------------- studies
+
+    async def grant(self, who: Who, study_uid: str, patient_key: str, action: str) -> Window:
+        """The window that an answer about a study may use. Durable on return; raises Transient, and nothing may leave.
+
+        The caller counts each answer with `use()`, its bytes in `bytes`.
+        """
+        window = self._windows.get((who.actor, study_uid, who.purpose, action))
+        if window is None or window.closes <= clock.monotonic():
+            window = await self._open(who, study_uid, patient_key, action)
+        elif not window.granted.done():
+            await asyncio.shield(window.granted)
+        elif error := window.granted.exception():
+            raise error
+        return window
+
+    async def _open(self, who: Who, study_uid: str, patient_key: str, action: str) -> Window:
+        key = (who.actor, study_uid, who.purpose, action)
+        self._retire(key)
+        if len(self._windows) >= WINDOWS_MAX:
+            self._retire(next(iter(self._windows)))
+        access_id = str(clock.uuid7())
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        window = Window(access_id, who, action, study_uid, patient_key, clock.monotonic() + self._window_s, granted)
+        self._windows[key] = window
+        event = AccessGranted(
+            access_id=access_id,
+            **_who(who, action),
+            study_uid=study_uid,
+            shown=[Shown(study_uid=study_uid, patient_key=patient_key)],
+            shown_count=1,
+            window_s=round(self._window_s),
+        )
+        try:
+            await self._durable(event, access_id)
+        except BaseException as error:
+            # Whoever waits for the same window gets no data either.
+            self._windows.pop(key, None)
+            granted.set_exception(error if isinstance(error, SijilError) else Transient("access event was cancelled"))
+            granted.exception()  # retrieved here: there may be nobody else
+            raise
+        granted.set_result(None)
+        WINDOWS.set(len(self._windows))
+        return window
+
+    # -------------------------------------------------------------------------------------------- searches
+
+    async def search(self, who: Who, action: str, criteria: Mapping[str, Sequence[str]], shown: Sequence[Pair]) -> str:
+        """One event for a search and what it showed; its id. `criteria` are attribute names with what was asked for,
+        which leaves as HMACs only. Durable on return; raises Transient, and nothing may leave.
+        """
+        access_id = str(clock.uuid7())
+        pairs = [Shown(study_uid=s, patient_key=p) for s, p in dict.fromkeys(shown)]
+        listed = ""
+        if len(pairs) > SHOWN_INLINE_MAX:
+            listed = f"accesses/{access_id}.json"
+            body = msgspec.json.encode(pairs)
+            digest = hashlib.sha256(body).hexdigest()
+            await asyncio.to_thread(
+                self._objects.put, self._bucket, listed, body, sha256=digest, content_type="application/json"
+            )
+        event = AccessGranted(
+            access_id=access_id,
+            **_who(who, action),
+            search={name: [self._hmac(name, v) for v in values] for name, values in criteria.items()},
+            shown=[] if listed else pairs,
+            shown_count=len(pairs),
+            shown_list=listed,
+        )
+        await self._durable(event, access_id)
+        return access_id
+
+    def _hmac(self, name: str, value: str) -> str:
+        digest = hmac.new(self._secret, f"{name}\x1f{value}".encode(), hashlib.sha256).digest()
+        return urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+    # -------------------------------------------------------------------------------------------- refusals
+
+    async def denied(self, who: Who, action: str, reason: str, study_uid: str = "") -> str:
+        """Somebody was refused; the event's id. Durable on return; raises Transient."""
+        access_id = str(clock.uuid7())
+        event = AccessDenied(access_id=access_id, **_who(who, action), reason=reason, study_uid=study_uid or None)
+        await self._durable(event, access_id)
+        return access_id
+
+    # -------------------------------------------------------------------------------------------- durable
+
+    async def _durable(self, event: Event, id: str) -> None:
+        """Step 1. Kafka's acknowledgement implies the journal's."""
+        started = clock.monotonic()
+        publication = self._chain.publish(event, id=id)
+        EVENTS.labels(event.TYPE).inc()
+        if started < self._away_until or not await _done(publication.acknowledged, ACKNOWLEDGE_WAIT_S):
+            if started >= self._away_until:
+                self._away_until = clock.monotonic() + AWAY_S
+            await _done(publication.kept, None)
+            try:
+                publication.kept.result(0)
+            except Exception as e:
+                raise Transient("the access event could not be kept") from e
+        SECONDS.observe(clock.monotonic() - started)
+
+    # -------------------------------------------------------------------------------------------- windows close
+
+    async def start(self) -> None:
+        """Close windows from now on as they pass."""
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def stop(self) -> None:
+        """Close all windows."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for key in list(self._windows):
+            self._retire(key)
+        for window in self._closing:
+            self._used(window)
+        self._closing.clear()
+        self._send()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Close what has passed. The oldest window stands first, and all are equally long."""
+        now = clock.monotonic()
+        while self._windows:
+            key, window = next(iter(self._windows.items()))
+            if window.closes > now:
+                break
+            self._retire(key)
+        ended = [w for w in self._closing if not w.streams]
+        self._closing = [w for w in self._closing if w.streams]
+        for window in ended:
+            self._used(window)
+        self._send()
+        WINDOWS.set(len(self._windows))
+
+    def _retire(self, key: _Key) -> None:
+        window = self._windows.pop(key, None)
+        if window is None:
+            return
+        if window.streams or not window.granted.done():
+            self._closing.append(window)
+        else:
+            self._used(window)
+
+    def _used(self, window: Window) -> None:
+        if not window.uses or not window.granted.done() or window.granted.exception():
+            return
+        if len(self._unsent) == UNSENT_MAX:
+            LOST.inc()
+        self._unsent.append(
+            AccessUsed(
+                access_id=window.access_id,
+                **_who(window.who, window.action),
+                study_uid=window.study_uid,
+                patient_key=window.patient_key,
+                uses=window.uses,
+                bytes=window.bytes,
+                last_used=clock.rfc3339(window.last_used),
+            )
+        )
+
+    def _send(self) -> None:
+        """Hand the counts to the chain; what it has no room for waits for the next time."""
+        while self._unsent:
+            event = self._unsent[0]
+            try:
+                self._chain.publish(event, id=derived_id("access.used", event.access_id))
+            except Overloaded:
+                log.warning("access counts wait", count=len(self._unsent))
+                return
+            self._unsent.popleft()
+            EVENTS.labels(event.TYPE).inc()
+
+
+def _who(who: Who, action: str) -> dict[str, Any]:
+    return {
+        "actor": who.actor,
+        "role": who.role,
+        "purpose": who.purpose,
+        "action": action,
+        "occurred": clock.rfc3339(clock.now()),
+    }
+
+
+async def _done(future: Future[Any], timeout_s: float | None) -> bool:
+    """Wait for a future of another thread, without cancelling it when we are. True if it has a result in time."""
+    if not future.done():
+        loop = asyncio.get_running_loop()
+        arrived = asyncio.Event()
+
+        def wake(_: Future[Any]) -> None:
+            try:
+                loop.call_soon_threadsafe(arrived.set)
+            except RuntimeError:
+                return  # the loop was closed meanwhile: nobody waits
+
+        future.add_done_callback(wake)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await arrived.wait()
+        except TimeoutError:
+            return False
+    return not future.cancelled() and future.exception() is None

@@ -1,0 +1,310 @@
+"""The only way out for patient data: a route whose handler cannot answer before the access trail has.
+
+A handler gets an `Ask` and gives an `Answer`, which says about whom it is; it has no way to make a response. The guard
+1. decides by the table of `consumers.api.access`; a refusal is recorded and answered 403;
+2. lets the handler find the answer;
+3. has the access event made durable;
+4. only then makes the response and counts what leaves.
+`tests/stack/test_access.py` walks all routes of the door and finds none of this room without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from consumers.api.access import ALLOWED, LOCAL, PURPOSE_HEADER, RULES, Who, purpose_of, refusal
+from consumers.api.audit import Audit, Pair, Window
+from consumers.api.freshness import Freshness
+from infra.http_problems import problem
+from schemas.errors import Invalid
+from schemas.identity import check_uid
+
+ACCESS_HEADER = "Sijil-Access-Id"
+LAG_HEADER = "Sijil-Projection-Lag"
+ARRIVALS = "sijil.study.arrivals"
+
+Chunk = bytes | memoryview
+Content = bytes | AsyncIterator[Chunk]
+
+
+@dataclass(frozen=True)
+class OfStudy:
+    """The answer is about one study: it falls into the window of who asks."""
+
+    study_uid: str
+    patient_key: str
+
+
+@dataclass(frozen=True)
+class OfSearch:
+    """The answer came of criteria (attribute → values) and shows any number of studies, perhaps none."""
+
+    criteria: Mapping[str, Sequence[str]]
+    shown: Sequence[Pair]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a handler found. `length` in bytes, where it is known before a stream ends."""
+
+    about: OfStudy | OfSearch
+    content: Content
+    media_type: str
+    status: int = 200
+    length: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Ask:
+    """A request that may be answered."""
+
+    def __init__(self, request: Request, who: Who) -> None:
+        self._request, self.who = request, who
+
+    @property
+    def query_string(self) -> bytes:
+        """As it came: patient data."""
+        text: bytes = self._request.scope["query_string"]
+        return text
+
+    def option(self, name: str) -> str:
+        """A query parameter; empty if it is not there."""
+        return self._request.query_params.get(name, "")
+
+    def uid(self, name: str) -> str:
+        """A UID of the path. Raises Invalid(`uid-…`)."""
+        value: str = self._request.path_params[name]
+        check_uid(value)
+        return value
+
+    def part(self, name: str) -> str:
+        """Another part of the path."""
+        value: str = self._request.path_params[name]
+        return value
+
+    def header(self, name: str) -> str:
+        """A header; empty if it is not there."""
+        return self._request.headers.get(name, "")
+
+    @property
+    def path(self) -> str:
+        """Path of the address."""
+        return self._request.url.path
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port as the client sees them: its Host, with our port where a client left it out."""
+        scope = self._request.scope
+        host = self.header("host")
+        server = scope.get("server") or ("127.0.0.1", None)
+        if not host:
+            host = server[0]
+        if ":" not in host.rpartition("]")[2] and server[1] not in (None, 80, 443):
+            host = f"{host}:{server[1]}"
+        return f"{scope['scheme']}://{host}"
+
+
+Handler = Callable[[Ask], Awaitable[Answer]]
+
+
+class GuardedRoute(APIRoute):
+    """A route made by a Guard."""
+
+
+class Guard:
+    """Adds guarded routes to the application."""
+
+    def __init__(self, app: FastAPI, audit: Audit, freshness: Freshness) -> None:
+        self._app, self._audit, self._freshness = app, audit, freshness
+
+    def get(
+        self,
+        path: str,
+        handler: Handler,
+        *,
+        action: str,
+        summary: str,
+        description: str = "",
+        tag: str,
+        media_types: Sequence[str] = ("application/json",),
+        parameters: Mapping[str, str] | None = None,
+        source: str = ARRIVALS,
+    ) -> None:
+        """Answer GET `path` by `handler`. `action` is what the access event says; `parameters` are those of the query;
+        `source` is the topic whose projection the answer is as fresh as.
+        """
+
+        async def endpoint(request: Request) -> Response:
+            return await self._answer(request, handler, action, source)
+
+        self._app.router.add_api_route(
+            path,
+            endpoint,
+            methods=["GET"],
+            name=handler.__name__,
+            response_model=None,
+            summary=summary,
+            description=description,
+            tags=[tag],
+            openapi_extra=_documented(path, parameters or {}),
+            responses=_answers(media_types),
+            response_class=_Documented,
+            route_class_override=GuardedRoute,
+        )
+
+    async def _answer(self, request: Request, handler: Handler, action: str, source: str) -> Response:
+        client = request.client.host if request.client else "unknown"
+        who = Who(f"http:{client}", LOCAL, purpose_of(request.headers.get(PURPOSE_HEADER)))
+        # Step 1: decide
+        if (reason := refusal(who)) != ALLOWED:
+            access_id = await self._audit.denied(who, action, reason, _study_of(request))
+            return problem(403, "This purpose does not allow it", headers={ACCESS_HEADER: access_id}, reason=reason)
+        # Step 2: find
+        answer = await handler(Ask(request, who))
+        # Step 3: durable access event
+        window: Window | None = None
+        match answer.about:
+            case OfStudy(study_uid, patient_key):
+                window = await self._audit.grant(who, study_uid, patient_key, action)
+                window.use()
+                access_id = window.access_id
+            case OfSearch(criteria, shown):
+                access_id = await self._audit.search(who, action, criteria, shown)
+        # Step 4: respond
+        headers = {
+            "Cache-Control": "private, no-store",
+            ACCESS_HEADER: access_id,
+            LAG_HEADER: self._freshness.header(source),
+            **answer.headers,
+        }
+        return _respond(answer, headers, window)
+
+
+def _study_of(request: Request) -> str:
+    """The study that a refused request named, if it is one."""
+    uid: str = request.path_params.get("study", "")
+    try:
+        check_uid(uid)
+    except Invalid:
+        return ""
+    return uid
+
+
+def _respond(answer: Answer, headers: dict[str, str], window: Window | None) -> Response:
+    content = answer.content
+    if isinstance(content, bytes):
+        if window:
+            window.bytes += len(content)
+        if answer.status == 204:
+            return Response(status_code=204, headers=headers)
+        return Response(content, answer.status, headers, media_type=answer.media_type)
+    if answer.length is not None:
+        headers["Content-Length"] = str(answer.length)
+    return _Stream(content, answer.status, headers, answer.media_type, window)
+
+
+class _Stream(Response):
+    """A response in pieces that stops when its client is gone."""
+
+    def __init__(
+        self,
+        pieces: AsyncIterator[Chunk],
+        status: int,
+        headers: Mapping[str, str],
+        media_type: str,
+        window: Window | None,
+    ) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = b""
+        self._pieces, self._window = pieces, window
+        self.raw_headers = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
+        self.raw_headers.append((b"content-type", media_type.encode("latin-1")))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gone = asyncio.create_task(_disconnected(receive))
+        window = self._window
+        if window:
+            window.streams += 1
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            async for piece in self._pieces:
+                if gone.done():
+                    return
+                if window:
+                    window.bytes += len(piece)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            if window:
+                window.streams -= 1
+            gone.cancel()
+            if close := getattr(self._pieces, "aclose", None):
+                with suppress(RuntimeError):  # it is just being closed by whoever failed in it
+                    await close()
+
+
+async def _disconnected(receive: Receive) -> None:
+    message: Message = {"type": ""}
+    while message["type"] != "http.disconnect":
+        message = await receive()
+
+
+# ------------------------------------------------------------------------------------------------ documentation
+
+
+class _Documented(Response):
+    """Keeps FastAPI from adding a media type of its own to the document."""
+
+    media_type = None
+
+
+def _documented(path: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+    names = [p.partition("}")[0].partition(":")[0] for p in path.split("{")[1:]]
+    described = [
+        {"name": n, "in": "path", "required": True, "description": _PATH.get(n, ""), "schema": {"type": "string"}}
+        for n in names
+    ]
+    described += [
+        {"name": n, "in": "query", "required": False, "description": d, "schema": {"type": "string"}}
+        for n, d in parameters.items()
+    ]
+    purpose = {
+        "name": PURPOSE_HEADER,
+        "in": "header",
+        "required": False,
+        "description": "Why: a code of HL7 v3 PurposeOfUse; TREAT if it is missing.",
+        "schema": {"type": "string", "enum": sorted(RULES[LOCAL])},
+    }
+    return {"parameters": [*described, purpose]}
+
+
+_PATH = {
+    "study": "Study Instance UID",
+    "series": "Series Instance UID",
+    "instance": "SOP Instance UID",
+    "frames": "frame numbers from 1, comma-separated",
+    "key": "patient key",
+    "report": "report id",
+    "version": "version of the report, from 1",
+}
+
+
+def _answers(media_types: Sequence[str]) -> dict[int | str, dict[str, Any]]:
+    refused: dict[str, Any] = {"content": {"application/problem+json": {}}}
+    return {
+        200: {"description": "Found; the access event is durable", "content": {m: {} for m in media_types}},
+        400: {"description": "Not valid", **refused},
+        403: {"description": "The purpose does not allow it; the refusal is recorded", **refused},
+        404: {"description": "Not there", **refused},
+        503: {"description": "A part is away, or the access event could not be kept: no data left", **refused},
+    }

@@ -1,0 +1,151 @@
+"""Bytes and manifests of packs: from the hot tier, from the archive where the hot copy is gone.
+
+Packs never change, so what is known of one is kept: where it lies, and, within a bound of bytes, its manifest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from prometheus_client import Counter, Gauge
+
+from consumers.api import queries
+from consumers.api.views import Views
+from infra.ports import Objects
+from schemas.errors import Defect, NotFound
+from schemas.pack import Manifest, decode_manifest
+
+PLACES_MAX = 20_000
+MANIFESTS_BYTES_MAX = 256 << 20
+"""Bytes of headers and frame tables of the manifests kept in memory."""
+LINE_BYTES = 600
+"""What a line costs in memory besides them."""
+
+FALLBACKS = Counter("sijil_archive_reads", "Reads answered by the archive copy because the hot one was gone")
+MANIFEST_READS = Counter("sijil_manifest_reads", "Manifests read", ["from"])
+MANIFEST_BYTES = Gauge("sijil_manifest_cache_bytes", "Bytes of manifests in memory")
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One copy of an object; an empty `version_id` is the newest."""
+
+    bucket: str
+    key: str
+    version_id: str = ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a pack and its manifest lie, the quickest tier first."""
+
+    packs: tuple[Copy, ...]
+    manifests: tuple[Copy, ...]
+    manifest_sha256: str
+
+
+class Packs:
+    """Reads packs for one process."""
+
+    def __init__(self, views: Views, objects: Objects, *, manifests_bytes_max: int = MANIFESTS_BYTES_MAX) -> None:
+        self._views, self._objects = views, objects
+        self._places: OrderedDict[str, Place] = OrderedDict()
+        self._manifests: OrderedDict[str, tuple[Manifest, int]] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[Manifest]] = {}
+        self._bytes, self._bytes_max = 0, manifests_bytes_max
+
+    # -------------------------------------------------------------------------------------------- places
+
+    async def place(self, pack_id: str, *, again: bool = False) -> Place:
+        """Where a pack lies. `again`: ask anew, it may have been archived meanwhile. Raises Defect, Transient."""
+        place = None if again else self._places.get(pack_id)
+        if place is None:
+            rows = await self._views.tables.select(queries.pack(pack_id))
+            if not rows or not rows[0]["pack_key"]:
+                raise Defect(f"pack {pack_id} is named by an instance and unknown")
+            row = rows[0]
+            packs = [Copy(row["bucket"], row["pack_key"])]
+            manifests = [Copy(row["bucket"], row["manifest_key"])]
+            if row["archive_version_id"]:
+                packs.append(Copy(row["archive_bucket"], row["archive_key"], row["archive_version_id"]))
+                manifests.append(
+                    Copy(row["archive_bucket"], row["archive_manifest_key"], row["archive_manifest_version_id"])
+                )
+            place = self._places[pack_id] = Place(tuple(packs), tuple(manifests), row["manifest_sha256"])
+            if len(self._places) > PLACES_MAX:
+                self._places.popitem(last=False)
+        return place
+
+    # -------------------------------------------------------------------------------------------- bytes
+
+    async def stream(self, pack_id: str, offset: int, length: int) -> AsyncIterator[bytes]:
+        """`length` bytes of a pack from `offset`, in chunks. Raises Defect when no tier has them, Transient."""
+        place = await self.place(pack_id)
+        tried: set[Copy] = set()
+        while left := [c for c in place.packs if c not in tried]:
+            copy = left[0]
+            tried.add(copy)
+            begun = False
+            try:
+                async for chunk in self._objects.stream(
+                    copy.bucket, copy.key, offset, length, version_id=copy.version_id
+                ):
+                    begun = True
+                    yield chunk
+                return
+            except NotFound:
+                if begun:
+                    raise
+                FALLBACKS.inc()
+                place = await self.place(pack_id, again=True)
+        raise Defect(f"pack {pack_id} is in no tier")
+
+    async def read(self, pack_id: str, offset: int, length: int) -> bytes:
+        """The same at once."""
+        return b"".join([chunk async for chunk in self.stream(pack_id, offset, length)])
+
+    # -------------------------------------------------------------------------------------------- manifests
+
+    async def manifest(self, pack_id: str) -> Manifest:
+        """A pack's manifest; who asks at the same time waits for one reading. Raises Defect, Transient."""
+        known = self._manifests.get(pack_id)
+        if known is not None:
+            self._manifests.move_to_end(pack_id)
+            MANIFEST_READS.labels("memory").inc()
+            return known[0]
+        task = self._loading.get(pack_id)
+        if task is None:
+            task = self._loading[pack_id] = asyncio.create_task(self._load(pack_id))
+            task.add_done_callback(lambda _: self._loading.pop(pack_id, None))
+        return await asyncio.shield(task)
+
+    async def _load(self, pack_id: str) -> Manifest:
+        place = await self.place(pack_id)
+        try:
+            manifest = await asyncio.to_thread(self._get_manifest, place.manifests[0], place.manifest_sha256)
+        except NotFound:
+            FALLBACKS.inc()
+            place = await self.place(pack_id, again=True)
+            if len(place.manifests) == 1:
+                raise Defect(f"manifest of pack {pack_id} is in no tier") from None
+            manifest = await asyncio.to_thread(self._get_manifest, place.manifests[1], place.manifest_sha256)
+        MANIFEST_READS.labels("object").inc()
+        size = sum(len(i.header) + len(i.frames) + LINE_BYTES for i in manifest.instances)
+        if size <= self._bytes_max // 4:
+            self._manifests[pack_id] = (manifest, size)
+            self._bytes += size
+            while self._bytes > self._bytes_max:
+                _, (_, dropped) = self._manifests.popitem(last=False)
+                self._bytes -= dropped
+            MANIFEST_BYTES.set(self._bytes)
+        return manifest
+
+    def _get_manifest(self, copy: Copy, sha256: str) -> Manifest:
+        data = self._objects.get(copy.bucket, copy.key, version_id=copy.version_id)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise Defect(f"manifest {copy.key} has not the checksum of its event")
+        return decode_manifest(data)

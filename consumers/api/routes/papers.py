@@ -1,0 +1,326 @@
+"""What stands about a study beside its images: its status, its reports, who saw it; and a patient's file."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from consumers.api import queries, status
+from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
+from consumers.api.room import Room
+from consumers.api.walk import Deadline, Partition, merged
+from infra import clock
+from infra.ports import Row
+from schemas.errors import Defect, Invalid, NotFound
+from schemas.tables import NO_DATE
+
+JSON = "application/json"
+FHIR = "application/fhir+json"
+PACKS_SHOWN_MAX = 200
+LIMIT, LIMIT_MAX = 100, 1000
+MONTHS_BACK = 24
+"""Months that an answer without a month looks back."""
+
+_KEY = re.compile(r"k[0-9]{1,4}:[A-Za-z0-9_-]{43}\Z")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_MONTH = re.compile(r"[0-9]{4}(?:0[1-9]|1[0-2])\Z")
+_DAY = re.compile(r"[0-9]{4}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])\Z")
+_PAGE = {"limit": f"most entries, at most {LIMIT_MAX}"}
+
+
+def add(guard: Guard, room: Room) -> None:
+    """Register the routes."""
+    _add_study(guard, room)
+    _add_reports(guard, room)
+    _add_patient(guard, room)
+    _add_faults(guard, room)
+
+
+# ------------------------------------------------------------------------------------------------ a study
+
+
+def _add_study(guard: Guard, room: Room) -> None:
+    async def study_status(ask: Ask) -> Answer:
+        uid = ask.uid("study")
+        found, listed = await room.views.tables.select_many((queries.study_state(uid), queries.packs_of(uid)))
+        if not found:
+            raise NotFound("this study is not in the archive, or not yet searchable")
+        wanted = [queries.pack(p["pack_id"]) for p in listed[:PACKS_SHOWN_MAX]]
+        packs = [rows[0] for rows in await room.views.tables.select_many(wanted) if rows]
+        document = status.describe(found[0], packs)
+        return _json(OfStudy(uid, found[0]["patient_key"] or ""), document)
+
+    async def study_accesses(ask: Ask) -> Answer:
+        uid = ask.uid("study")
+        owner, rows = await room.with_owner(uid, queries.accesses_of_study(uid, _limit(ask)))
+        return _json(OfStudy(uid, owner), {"study_uid": uid, "accesses": [_without(r, "study_uid") for r in rows]})
+
+    guard.get(
+        "/studies/{study}",
+        study_status,
+        action="read-status",
+        summary="Where a study stands: open, complete or reopened; counts; packs and their tiers",
+        tag="Studies",
+    )
+    guard.get(
+        "/studies/{study}/accesses",
+        study_accesses,
+        action="read-accesses",
+        summary="Who saw a study, when and why, newest first",
+        tag="Studies",
+        parameters=_PAGE,
+        source="sijil.accesses",
+    )
+
+
+# ------------------------------------------------------------------------------------------------ reports
+
+
+def _add_reports(guard: Guard, room: Room) -> None:
+    async def study_reports(ask: Ask) -> Answer:
+        uid = ask.uid("study")
+        owner, rows = await room.with_owner(uid, queries.reports_of(uid))
+        current = _current(rows)
+        documents = await asyncio.gather(*(_document(room, r) for r in current))
+        reports = [
+            {
+                "report_id": row["report_id"],
+                "version": row["version"],
+                "status": row["status"],
+                "issued": row["issued"],
+                "site": row["site"],
+                "document": document,
+            }
+            for row, document in zip(current, documents, strict=True)
+        ]
+        return _json(OfStudy(uid, owner), {"study_uid": uid, "reports": reports})
+
+    async def report(ask: Ask) -> Answer:
+        return await _report(room, queries.report(_report_id(ask)))
+
+    async def report_version(ask: Ask) -> Answer:
+        number = ask.part("version")
+        if not (number.isascii() and number.isdigit() and 0 < int(number) < 1 << 31):
+            raise Invalid("report-version", "versions are numbers from 1")
+        return await _report(room, queries.report_version(_report_id(ask), int(number)))
+
+    guard.get(
+        "/studies/{study}/reports",
+        study_reports,
+        action="read-report",
+        summary="The reports of a study in their current versions, newest first, with their documents",
+        tag="Reports",
+        source="sijil.reports",
+    )
+    for path, handler, summary in (
+        ("/reports/{report}", report, "A report in its current version"),
+        ("/reports/{report}/versions/{version}", report_version, "A version of a report"),
+    ):
+        guard.get(
+            path,
+            handler,
+            action="read-report",
+            summary=summary,
+            tag="Reports",
+            media_types=(FHIR,),
+            source="sijil.reports",
+        )
+
+
+async def _report(room: Room, select: Any) -> Answer:
+    rows = await room.views.tables.select(select)
+    if not rows:
+        raise NotFound("this report is not in the archive, or not yet searchable")
+    row = rows[0]
+    document = await _document(room, row)
+    pairs = await room.owners(row["study_uids"] or ())
+    about = OfStudy(*pairs[0]) if len(pairs) == 1 else OfSearch({"report_id": (row["report_id"],)}, pairs)
+    headers = {"ETag": f'W/"{row["version"]}"', "Sijil-Report-Status": row["status"]}
+    return Answer(about=about, content=bytes(document), media_type=FHIR, headers=headers)
+
+
+def _current(rows: Iterable[Row]) -> list[Row]:
+    """Of each report its highest version, the one issued last first."""
+    newest: dict[str, Row] = {}
+    for row in rows:
+        if row["report_id"] not in newest or row["version"] > newest[row["report_id"]]["version"]:
+            newest[row["report_id"]] = row
+    return sorted(newest.values(), key=lambda r: (r["issued"], r["report_id"]), reverse=True)
+
+
+async def _document(room: Room, row: Row) -> msgspec.Raw:
+    data = await asyncio.to_thread(room.objects.get, row["bucket"], row["document_key"])
+    if hashlib.sha256(data).hexdigest() != row["document_sha256"]:
+        raise Defect(f"report document {row['document_key']} has not the checksum of its event")
+    return msgspec.Raw(data)
+
+
+def _report_id(ask: Ask) -> str:
+    value = ask.part("report")
+    if not _UUID.match(value):
+        raise Invalid("report-id", "a report's id is a UUID")
+    return value
+
+
+# ------------------------------------------------------------------------------------------------ a patient
+
+
+def _add_patient(guard: Guard, room: Room) -> None:
+    async def patient(ask: Ask) -> Answer:
+        key = _key(ask)
+        rows = await room.views.tables.select(queries.patient(key))
+        if not rows:
+            raise NotFound("this patient is not in the archive, or not yet searchable")
+        shown = ((rows[0]["last_study_uid"], key),) if rows[0]["last_study_uid"] else ()
+        return _json(OfSearch({"patient_key": (key,)}, shown), rows[0])
+
+    async def patient_studies(ask: Ask) -> Answer:
+        key, limit = _key(ask), _limit(ask)
+        deadline = Deadline(room.settings.query_deadline_s)
+        rows: list[Row] = []
+        async for row in merged(room.views.tables, [Partition(queries.by_patient(key))], deadline):
+            rows.append(row)
+            if len(rows) == limit:
+                break
+        base = room.base(ask)
+        studies = [_study(row, base) for row in rows]
+        shown = [(row["study_uid"], key) for row in rows]
+        return _json(OfSearch({"patient_key": (key,)}, shown), {"patient_key": key, "studies": studies})
+
+    async def patient_accesses(ask: Ask) -> Answer:
+        key, limit = _key(ask), _limit(ask)
+        rows: list[Row] = []
+        for month in _months(ask):
+            rows += await room.views.tables.select(queries.accesses_of_patient(key, month, limit - len(rows)))
+            if len(rows) >= limit:
+                break
+        shown = [(row["study_uid"], key) for row in rows if row["study_uid"]]
+        accesses = [_without(r, "patient_key", "month") for r in rows]
+        return _json(OfSearch({"patient_key": (key,)}, shown), {"patient_key": key, "accesses": accesses})
+
+    guard.get(
+        "/patients/{key}",
+        patient,
+        action="read-patient",
+        summary="Who a patient key is, as last seen",
+        tag="Patients",
+        source="sijil.patients",
+    )
+    guard.get(
+        "/patients/{key}/studies",
+        patient_studies,
+        action="read-patient",
+        summary="A patient's file: the studies of all sites, newest first",
+        tag="Patients",
+        parameters=_PAGE,
+    )
+    guard.get(
+        "/patients/{key}/accesses",
+        patient_accesses,
+        action="read-accesses",
+        summary="Who saw a patient's file, when and why, newest first",
+        tag="Patients",
+        parameters=_PAGE | {"month": f"YYYYMM; without it the last {MONTHS_BACK} months"},
+        source="sijil.accesses",
+    )
+
+
+def _study(row: Row, base: str) -> dict[str, Any]:
+    return {
+        "study_uid": row["study_uid"],
+        "study_date": "" if row["study_date"] == NO_DATE else row["study_date"],
+        "study_time": row["study_time"],
+        "accession": row["accession"],
+        "description": row["description"],
+        "modalities": sorted(row["modalities"] or ()),
+        "series": row["series_count"],
+        "instances": row["instance_count"],
+        "url": f"{base}/studies/{row['study_uid']}",
+    }
+
+
+def _key(ask: Ask) -> str:
+    value = ask.part("key")
+    if not _KEY.match(value):
+        raise Invalid("patient-key", "a patient key is `k1:` and 43 characters")
+    return value
+
+
+# ------------------------------------------------------------------------------------------------ for who repairs it
+
+
+def _add_faults(guard: Guard, room: Room) -> None:
+    async def conflicts(ask: Ask) -> Answer:
+        limit = _limit(ask)
+        rows: list[Row] = []
+        for month in _months(ask):
+            rows += await room.views.tables.select(queries.conflicts(month, limit - len(rows)))
+            if len(rows) >= limit:
+                break
+        return _listed("conflicts", rows, "month")
+
+    async def rejections(ask: Ask) -> Answer:
+        day = ask.option("day") or clock.now().strftime("%Y%m%d")
+        if not _DAY.match(day):
+            raise Invalid("option-day", "day must be YYYYMMDD")
+        rows = await room.views.tables.select(queries.rejections(day, _limit(ask)))
+        return _listed("rejections", rows, "day")
+
+    guard.get(
+        "/conflicts",
+        conflicts,
+        action="read-conflicts",
+        summary="Copies of an instance whose contents differ, newest first; the first one in the log is served",
+        tag="Faults",
+        parameters=_PAGE | {"month": f"YYYYMM; without it the last {MONTHS_BACK} months"},
+        source="sijil.study.lifecycle",
+    )
+    guard.get(
+        "/rejections",
+        rejections,
+        action="read-rejections",
+        summary="Instances that the doors refused on a day, and why, newest first",
+        tag="Faults",
+        parameters=_PAGE | {"day": "YYYYMMDD, UTC; today without it"},
+    )
+
+
+def _listed(name: str, rows: Sequence[Row], partition: str) -> Answer:
+    shown = [(r["study_uid"], "") for r in rows if r["study_uid"]]
+    return _json(OfSearch({}, shown), {name: [_without(r, partition) for r in rows]})
+
+
+# ------------------------------------------------------------------------------------------------ common
+
+
+def _json(about: OfStudy | OfSearch, document: Any) -> Answer:
+    return Answer(about=about, content=msgspec.json.encode(document), media_type=JSON)
+
+
+def _without(row: Row, *columns: str) -> dict[str, Any]:
+    """A row as JSON shows it: without the columns that the address said, and without what is not set."""
+    return {n: v for n, v in row.items() if n not in columns and v is not None}
+
+
+def _limit(ask: Ask) -> int:
+    text = ask.option("limit") or str(LIMIT)
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= LIMIT_MAX):
+        raise Invalid("option-limit", f"limit must be a number from 1 to {LIMIT_MAX}")
+    return int(text)
+
+
+def _months(ask: Ask) -> list[str]:
+    """The month asked for, else those to look back on, newest first."""
+    month = ask.option("month")
+    if month:
+        if not _MONTH.match(month):
+            raise Invalid("option-month", "month must be YYYYMM")
+        return [month]
+    now = clock.now()
+    last = now.year * 12 + now.month - 1
+    return [f"{m // 12:04}{m % 12 + 1:02}" for m in range(last, last - MONTHS_BACK, -1)]

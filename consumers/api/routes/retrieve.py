@@ -1,0 +1,199 @@
+"""WADO-RS (PS3.18 §10.4): instances, metadata, frames, bulk data; and `…/original`, the stored bytes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from consumers.api import accept, dicomjson, queries
+from consumers.api.decoders import decodable
+from consumers.api.guard import Answer, Ask, Chunk, Guard, Handler, OfStudy
+from consumers.api.retrieve import Body
+from consumers.api.room import Room
+from consumers.api.wado import (
+    DICOM,
+    OCTETS,
+    NotAcceptable,
+    closing,
+    frame_form,
+    frame_numbers,
+    instance_form,
+    multipart_type,
+    part_head,
+)
+from infra import clock
+from infra.ports import Row
+from schemas.errors import Invalid, NotFound
+
+TAG = "Retrieve (WADO-RS)"
+METADATA_AT_ONCE = 2000
+"""Headers joined in memory; a longer list is sent in portions."""
+
+_LEVELS = (
+    ("/studies/{study}", ("study",), "study"),
+    ("/studies/{study}/series/{series}", ("study", "series"), "series"),
+    ("/studies/{study}/series/{series}/instances/{instance}", ("study", "series", "instance"), "instance"),
+)
+_SYNTAX = (
+    "Without transfer-syntax in Accept: Explicit VR Little Endian, losslessly decoded; `transfer-syntax=*`: as stored,"
+    " but Implicit VR and Big Endian as Explicit VR Little Endian."
+)
+
+
+def add(guard: Guard, room: Room) -> None:
+    """Register the routes of the three levels."""
+    for path, names, what in _LEVELS:
+        guard.get(
+            f"/dicom-web{path}",
+            _instances(room, names),
+            action="retrieve",
+            summary=f"Retrieve the instances of a {what}" if what != "instance" else "Retrieve an instance",
+            description=_SYNTAX,
+            tag=TAG,
+            media_types=('multipart/related; type="application/dicom"', DICOM)[: 1 + (what == "instance")],
+        )
+        guard.get(
+            f"/dicom-web{path}/metadata",
+            _metadata(room, names),
+            action="read-metadata",
+            summary=f"Retrieve the metadata of a {what}",
+            tag=TAG,
+            media_types=dicomjson.MEDIA_TYPES,
+        )
+        guard.get(
+            f"/dicom-web{path}/original",
+            _originals(room, names),
+            action="retrieve-original",
+            summary=f"Retrieve the stored bytes of a {what}",
+            description="Part 10 files as they were received, in whatever transfer syntax.",
+            tag=TAG,
+            media_types=('multipart/related; type="application/dicom"', DICOM)[: 1 + (what == "instance")],
+        )
+    instance = _LEVELS[2][0]
+    guard.get(
+        f"/dicom-web{instance}/frames/{{frames}}",
+        _frames(room),
+        action="retrieve-frames",
+        summary="Retrieve frames of an instance",
+        description="Compressed frames leave as they are stored where Accept takes their media type, or"
+        " `application/octet-stream; transfer-syntax=*`.",
+        tag=TAG,
+        media_types=('multipart/related; type="application/octet-stream"',),
+    )
+    guard.get(
+        f"/dicom-web{instance}/bulkdata/{{path:path}}",
+        _bulk(room),
+        action="retrieve-bulkdata",
+        summary="Retrieve a value that the metadata refer to",
+        tag=TAG,
+        media_types=('multipart/related; type="application/octet-stream"', OCTETS),
+    )
+
+
+def _instances(room: Room, names: Sequence[str]) -> Handler:
+    async def instances(ask: Ask) -> Answer:
+        single = len(names) == 3
+        form = instance_form(_accepted(ask), single=single)
+        about, rows = await _copies(ask, room, names)
+        return _answer(about, await room.retriever.instances(rows, form, _url(ask, room)))
+
+    return instances
+
+
+def _originals(room: Room, names: Sequence[str]) -> Handler:
+    async def originals(ask: Ask) -> Answer:
+        single = len(names) == 3
+        accepted = _accepted(ask)
+        # One instance leaves as the file it is, unless only multipart is taken.
+        multipart = not single or (all(a.multipart for a in accepted) and bool(accepted))
+        if not any(a.takes(DICOM) for a in accepted):
+            raise NotAcceptable("the stored bytes leave as application/dicom")
+        about, rows = await _copies(ask, room, names)
+        return _answer(about, await room.retriever.originals(rows, multipart=multipart, url=_url(ask, room)))
+
+    return originals
+
+
+def _metadata(room: Room, names: Sequence[str]) -> Handler:
+    async def metadata(ask: Ask) -> Answer:
+        media_type = accept.single_part(_accepted(ask), dicomjson.MEDIA_TYPES)
+        if not media_type:
+            raise NotAcceptable("metadata are answered as application/dicom+json")
+        about, rows = await _copies(ask, room, names)
+        url = _url(ask, room)
+        first = await room.retriever.metadata(rows[:METADATA_AT_ONCE], url)
+        if len(rows) <= METADATA_AT_ONCE:
+            return Answer(about=about, content=b"[%b]" % b",".join(first), media_type=media_type)
+
+        async def portions() -> AsyncIterator[Chunk]:
+            yield b"[" + b",".join(first)
+            for at in range(METADATA_AT_ONCE, len(rows), METADATA_AT_ONCE):
+                yield b"," + b",".join(await room.retriever.metadata(rows[at : at + METADATA_AT_ONCE], url))
+            yield b"]"
+
+        return Answer(about=about, content=portions(), media_type=media_type)
+
+    return metadata
+
+
+def _frames(room: Room) -> Handler:
+    async def frames(ask: Ask) -> Answer:
+        numbers = frame_numbers(ask.part("frames"))
+        about, rows = await _copies(ask, room, _LEVELS[2][1])
+        row = rows[0]
+        form = frame_form(row["transfer_syntax"], _accepted(ask), decodable, single=len(numbers) == 1)
+        where = f"{_url(ask, room)}/series/{row['series_uid']}/instances/{row['sop_uid']}"
+        return _answer(about, await room.retriever.frames(row, numbers, form, where))
+
+    return frames
+
+
+def _bulk(room: Room) -> Handler:
+    async def bulk(ask: Ask) -> Answer:
+        path = ask.part("path")
+        steps = path.split("/")
+        if len(steps) % 2 == 0 or len(steps) > 64 or not all(s.isalnum() and s.isascii() for s in steps):
+            raise Invalid("bulkdata-path", "a path of bulk data is tags and item numbers, in turn")
+        multipart = _octets(ask)
+        about, rows = await _copies(ask, room, _LEVELS[2][1])
+        value = await room.retriever.bulk(rows[0], path)
+        if not multipart:
+            return Answer(about=about, content=value, media_type=OCTETS)
+        boundary = clock.uuid7().hex
+        body = part_head(boundary, OCTETS, "", len(value)) + value + closing(boundary)
+        return Answer(about=about, content=body, media_type=multipart_type(boundary, OCTETS))
+
+    return bulk
+
+
+def _octets(ask: Ask) -> bool:
+    """Whether bulk data leave as multipart. Raises NotAcceptable."""
+    for accepted in _accepted(ask):
+        if accepted.takes(OCTETS):
+            return accepted.multipart or accepted.of == accept.ANY
+    raise NotAcceptable("bulk data leave as application/octet-stream")
+
+
+def _accepted(ask: Ask) -> tuple[accept.Accepted, ...]:
+    return accept.parse(ask.option("accept") or ask.header("accept"))
+
+
+def _url(ask: Ask, room: Room) -> str:
+    return f"{room.base(ask)}/studies/{ask.uid('study')}"
+
+
+def _answer(about: OfStudy, body: Body) -> Answer:
+    return Answer(about=about, content=body.pieces, media_type=body.media_type, length=body.length)
+
+
+async def _copies(ask: Ask, room: Room, names: Sequence[str]) -> tuple[OfStudy, list[Row]]:
+    """The served copies of what the address names, as they lie in their packs. Raises NotFound."""
+    uids = [ask.uid(n) for n in names]
+    select = queries.first_copy(*uids) if len(uids) == 3 else queries.copies(*uids)
+    owner, rows = await room.with_owner(uids[0], select)
+    served: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        served.setdefault((row["series_uid"], row["sop_uid"]), row)
+    if not served:
+        raise NotFound("this is not in the archive, or not yet searchable")
+    in_order = sorted(served.values(), key=lambda r: (r["record_offset"], r["tar_offset"]))
+    return OfStudy(uids[0], owner), in_order

@@ -1,0 +1,124 @@
+"""QIDO-RS (PS3.18 §10.6): `/studies`, `/series`, `/instances`, and below a study or series.
+
+No match is answered 200 with an empty list, always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from consumers.api import accept, dicomjson
+from consumers.api.attributes import Level
+from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
+from consumers.api.qido import Kind, Query, parse, plan
+from consumers.api.room import Room
+from consumers.api.search import Found, Hit
+from consumers.api.wado import NotAcceptable
+from consumers.api.walk import Deadline
+
+MORE = '299 sijil "There are more results: ask for them with offset"'
+CUT = '299 sijil "The search was stopped at its deadline and may have missed results: narrow it"'
+FUZZY = '299 sijil "The fuzzymatching parameter is not supported. Only literal matching has been performed."'
+
+_PARAMETERS = {
+    "{attribute}": "keyword or 8 hex digits of an attribute, and what it must be: UIDs as a list, dates and times also"
+    " as ranges (`20240101-20240131`, `20240101-`), text with wild cards `*` and `?`; names regardless of case and of"
+    " Arabic spelling",
+    "limit": "most results of this answer",
+    "offset": "results to leave out before",
+    "includefield": "more attributes: keywords or tags separated by commas, or `all`",
+    "fuzzymatching": "accepted; names are matched literally",
+}
+
+
+def add(guard: Guard, room: Room) -> None:
+    """Register the routes."""
+
+    async def studies(ask: Ask) -> Answer:
+        return await _search(ask, room, Level.STUDY)
+
+    async def series(ask: Ask) -> Answer:
+        return await _search(ask, room, Level.SERIES)
+
+    async def instances(ask: Ask) -> Answer:
+        return await _search(ask, room, Level.INSTANCE)
+
+    async def series_of_study(ask: Ask) -> Answer:
+        return await _search(ask, room, Level.SERIES, ask.uid("study"))
+
+    async def instances_of_study(ask: Ask) -> Answer:
+        return await _search(ask, room, Level.INSTANCE, ask.uid("study"))
+
+    async def instances_of_series(ask: Ask) -> Answer:
+        return await _search(ask, room, Level.INSTANCE, ask.uid("study"), ask.uid("series"))
+
+    for path, handler, summary in (
+        ("/studies", studies, "Search for studies"),
+        ("/series", series, "Search for series"),
+        ("/instances", instances, "Search for instances"),
+        ("/studies/{study}/series", series_of_study, "Search for series of a study"),
+        ("/studies/{study}/instances", instances_of_study, "Search for instances of a study"),
+        ("/studies/{study}/series/{series}/instances", instances_of_series, "Search for instances of a series"),
+    ):
+        guard.get(
+            f"/dicom-web{path}",
+            handler,
+            action="search",
+            summary=summary,
+            tag="Search (QIDO-RS)",
+            media_types=dicomjson.MEDIA_TYPES,
+            parameters=_PARAMETERS,
+        )
+
+
+async def _search(ask: Ask, room: Room, level: Level, study_uid: str = "", series_uid: str = "") -> Answer:
+    media_type = _media_type(ask)
+    query = parse(ask.query_string, level, study_uid=study_uid, series_uid=series_uid)
+    settings = room.settings
+    limit = min(query.limit or settings.query_limit_max, settings.query_limit_max)
+    deadline = Deadline(settings.query_deadline_s)
+    found = await room.views.searcher.search(query, plan(query), limit=limit, deadline=deadline)
+    base = room.base(ask)
+    body = dicomjson.encode(_dataset(hit, base, query, nested=bool(study_uid)) for hit in found.hits)
+    return Answer(
+        about=_about(query, found, study_uid, series_uid),
+        content=body,
+        media_type=media_type,
+        headers=_warnings(query, found),
+    )
+
+
+def _media_type(ask: Ask) -> str:
+    accepted = accept.parse(ask.option("accept") or ask.header("accept"))
+    if media_type := accept.single_part(accepted, dicomjson.MEDIA_TYPES):
+        return media_type
+    raise NotAcceptable("searches are answered as application/dicom+json")
+
+
+def _dataset(hit: Hit, base: str, query: Query, *, nested: bool) -> dicomjson.Dataset:
+    """A result; one that was not asked for below its study shows what is above it too (PS3.18 §10.6.1.2.3)."""
+    if hit.series is None:
+        return dicomjson.study(hit.study, base, query)
+    above = {} if nested else dicomjson.study(hit.study, base, query)
+    if hit.instance is None:
+        return above | dicomjson.series(hit.series, base, query)
+    if not nested:
+        above |= dicomjson.series(hit.series, base, query)
+    return above | dicomjson.instance(hit.instance, base, query)
+
+
+def _about(query: Query, found: Found, study_uid: str, series_uid: str) -> OfStudy | OfSearch:
+    """A list of what is in one study is a read of that study; anything else is a search."""
+    if found.hits and study_uid and len(query.conditions) == (2 if series_uid else 1):
+        return OfStudy(study_uid, found.hits[0].study["patient_key"] or "")
+    shown = dict.fromkeys((h.study["study_uid"], h.study["patient_key"] or "") for h in found.hits)
+    return OfSearch(_criteria(query), list(shown))
+
+
+def _criteria(query: Query) -> Mapping[str, tuple[str, ...]]:
+    return {c.attribute.keyword: ("-".join(c.values),) if c.kind is Kind.RANGE else c.values for c in query.conditions}
+
+
+def _warnings(query: Query, found: Found) -> dict[str, str]:
+    texts = [text for holds, text in ((found.cut, CUT), (found.more, MORE), (query.fuzzy, FUZZY)) if holds]
+    return {"Warning": ", ".join(texts)} if texts else {}

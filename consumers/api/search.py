@@ -1,0 +1,226 @@
+"""Carrying out a search: the Plan's rows, filtered by the Query, to the page asked for.
+
+Answers are in a stable order: of studies by the list they are read from (newest day first, then by UID), of series and
+instances by UID within their study. A walk that passes its deadline stops with what it has and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from consumers.api import dicomjson, queries
+from consumers.api.attributes import Level
+from consumers.api.match import fits, needs_attributes, tests
+from consumers.api.qido import ByAccession, ByDay, ByNameToken, ByPatientID, ByUid, Plan, Query
+from consumers.api.walk import Deadline, Partition, merged, walked
+from infra import clock
+from infra.ports import Row, Select, Tables
+from schemas.tables import NO_DATE
+
+TOKENS_MAX = 100
+"""Tokens of a name's start that are followed one by one; above, its matches are dense enough among the days."""
+STUDIES_AT_ONCE = 16
+"""Studies whose series or instances are read at once."""
+YEAR_FIRST = 1896
+"""No X-ray study is older: the days of earlier years are only found by naming them."""
+YEARS_AT_ONCE = (4, 16, 64, 64)
+EMPTY_YEAR_S = 1.0
+"""How long a year without studies is believed to have none."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A row found, with those above it."""
+
+    study: Row
+    series: Row | None = None
+    instance: Row | None = None
+
+
+@dataclass
+class Found:
+    """A page of hits. `more`: others exist behind it; `cut`: the deadline passed before all could be looked at."""
+
+    hits: list[Hit] = field(default_factory=list)
+    more: bool = False
+    cut: bool = False
+
+
+class Searcher:
+    """Searches of one keyspace of read models."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._empty_years: dict[str, float] = {}
+
+    async def search(self, query: Query, plan: Plan, *, limit: int, deadline: Deadline) -> Found:
+        """The page of `query.offset` and `limit`."""
+        found = Found()
+        skip = query.offset
+        async with aclosing(self._hits(query, plan, deadline)) as hits:
+            async for hit in hits:
+                if skip:
+                    skip -= 1
+                elif len(found.hits) < limit:
+                    found.hits.append(hit)
+                else:
+                    found.more = True
+                    break
+        found.cut = deadline.passed
+        return found
+
+    def _hits(self, query: Query, plan: Plan, deadline: Deadline) -> AsyncGenerator[Hit, None]:
+        studies = self._studies(query, plan, deadline)
+        match query.level:
+            case Level.STUDY:
+                return (Hit(row) async for row in studies)
+            case Level.SERIES:
+                return self._series(query, studies)
+            case Level.INSTANCE:
+                return self._instances(query, studies)
+
+    # -------------------------------------------------------------------------------------------- studies
+
+    async def _studies(self, query: Query, plan: Plan, deadline: Deadline) -> AsyncIterator[Row]:
+        header = needs_attributes(query.conditions, Level.STUDY) or dicomjson.needs_study_header(query)
+        wanted = tests(query.conditions, Level.STUDY)
+        seen: set[str] = set()
+        async for row in self._candidates(plan, header, deadline):
+            if row.get("study_date") == NO_DATE:
+                row["study_date"] = ""
+            uid = row["study_uid"]
+            if uid not in seen and fits(row, wanted):
+                seen.add(uid)
+                yield row
+
+    async def _candidates(self, plan: Plan, header: bool, deadline: Deadline) -> AsyncIterator[Row]:
+        tables = self._tables
+        match plan.source:
+            case ByUid(uids):
+                for rows in await tables.select_many([queries.study(u, header=header) for u in uids]):
+                    for row in rows:
+                        yield row
+                return
+            case ByAccession(accession):
+                rows_ = merged(tables, [Partition(queries.by_accession(accession, header=header))], deadline)
+            case ByPatientID(patient_id):
+                select = _dated(queries.by_patient_id(patient_id, header=header), plan)
+                rows_ = merged(tables, [Partition(select)], deadline)
+            case ByNameToken(token, start):
+                tokens = await self._tokens(token) if start else [token]
+                if len(tokens) > TOKENS_MAX:
+                    rows_ = walked(tables, self._days(plan, header), deadline)
+                else:
+                    rows_ = walked(tables, self._months(tokens, plan, header), deadline)
+            case ByDay():
+                rows_ = walked(tables, self._days(plan, header), deadline)
+        async for row in rows_:
+            yield row
+
+    async def _tokens(self, start: str) -> list[str]:
+        rows = await self._tables.select(queries.tokens(start, TOKENS_MAX + 1))
+        return [row["token"] for row in rows]
+
+    async def _months(self, tokens: Sequence[str], plan: Plan, header: bool) -> AsyncIterator[list[Select]]:
+        """The tokens' months, newest first."""
+        of_month: dict[str, list[str]] = {}
+        answers = await self._tables.select_many([queries.token_months(t) for t in tokens])
+        for token, rows in zip(tokens, answers, strict=True):
+            for row in rows:
+                if _within(row["month"], plan.first_day[:6], plan.last_day[:6]):
+                    of_month.setdefault(row["month"], []).append(token)
+        for month in sorted(of_month, reverse=True):
+            lists = (queries.by_name_token(t, month, header=header) for t in of_month[month])
+            yield [_dated(s, plan) for shards in lists for s in shards]
+
+    async def _days(self, plan: Plan, header: bool) -> AsyncIterator[list[Select]]:
+        """The days that have studies, newest first."""
+        for years in _years(plan, clock.now().year):
+            now = clock.monotonic()
+            asked = [y for y in years if now - self._empty_years.get(y, -EMPTY_YEAR_S) >= EMPTY_YEAR_S]
+            answers = await self._tables.select_many([queries.days(y, plan.first_day, plan.last_day) for y in asked])
+            bounded = bool(plan.first_day or plan.last_day)
+            for year, rows in zip(asked, answers, strict=True):
+                if not rows and not bounded:
+                    self._empty_years[year] = now
+                for row in rows:
+                    yield queries.by_day(row["day"], header=header)
+
+    # -------------------------------------------------------------------------------------------- below a study
+
+    async def _series(self, query: Query, studies: AsyncIterator[Row]) -> AsyncGenerator[Hit, None]:
+        wanted = tests(query.conditions, Level.SERIES)
+        one = _single(query, "SeriesInstanceUID")
+        async for chunk in _chunks(studies):
+            answers = await self._tables.select_many([queries.series_of(s["study_uid"], one) for s in chunk])
+            for study, rows in zip(chunk, answers, strict=True):
+                for row in rows:
+                    if fits(row, wanted):
+                        yield Hit(study, row)
+
+    async def _instances(self, query: Query, studies: AsyncIterator[Row]) -> AsyncGenerator[Hit, None]:
+        wanted = tests(query.conditions, Level.INSTANCE)
+        of_series = tests(query.conditions, Level.SERIES)
+        series, sop = _single(query, "SeriesInstanceUID"), _single(query, "SOPInstanceUID")
+        async for chunk in _chunks(studies):
+            uids = [s["study_uid"] for s in chunk]
+            answers = await self._tables.select_many(
+                [queries.instances_of(u, series, sop) for u in uids] + [queries.series_of(u, series) for u in uids]
+            )
+            for n, study in enumerate(chunk):
+                below = {r["series_uid"]: r for r in answers[len(chunk) + n] if fits(r, of_series)}
+                for row in _first_copies(answers[n]):
+                    above = below.get(row["series_uid"])
+                    if above is not None and fits(row, wanted):
+                        yield Hit(study, above, row)
+
+
+def _first_copies(rows: Iterable[Row]) -> Iterable[Row]:
+    """Of each instance the copy that is served: the first in log order, which the table's order puts first."""
+    last = None
+    for row in rows:
+        key = (row["series_uid"], row["sop_uid"])
+        if key != last:
+            last = key
+            yield row
+
+
+async def _chunks(rows: AsyncIterator[Row]) -> AsyncIterator[list[Row]]:
+    chunk: list[Row] = []
+    async for row in rows:
+        chunk.append(row)
+        if len(chunk) == STUDIES_AT_ONCE:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _single(query: Query, keyword: str) -> str:
+    """The UID that narrows a read, if the query names exactly one."""
+    condition = query.find(keyword)
+    return condition.values[0] if condition and len(condition.values) == 1 else ""
+
+
+def _dated(select: Select, plan: Plan) -> Select:
+    """A list ordered by StudyDate, bounded by the plan's days."""
+    lower = ("study_date", plan.first_day) if plan.first_day else None
+    upper = ("study_date", plan.last_day + "\0") if plan.last_day else None
+    return Select(select.table, select.where, select.columns, lower=lower, upper=upper)
+
+
+def _within(value: str, first: str, last: str) -> bool:
+    return (not first or first <= value) and (not last or value <= last)
+
+
+def _years(plan: Plan, this_year: int) -> Iterable[list[str]]:
+    """The years that a walk visits, newest first, in the portions that are read at once."""
+    oldest = int(plan.first_day[:4]) if plan.first_day else YEAR_FIRST
+    newest = int(plan.last_day[:4]) if plan.last_day else max(this_year + 1, oldest)
+    year, portions = newest, list(YEARS_AT_ONCE)
+    while year >= oldest:
+        size = portions.pop(0) if len(portions) > 1 else portions[0]
+        yield [f"{y:04}" for y in range(year, max(oldest, year - size + 1) - 1, -1)]
+        year -= size
