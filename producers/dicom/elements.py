@@ -13,9 +13,8 @@ from typing import Any, Final, NamedTuple
 from pydicom.datadict import dictionary_VR
 
 from producers.dicom.reasons import refuse
-from producers.dicom.syntaxes import Encoding
+from producers.dicom.syntaxes import LONG_VRS, VRS, Encoding
 from producers.dicom.values import BIG, LITTLE, Encode, Order
-from producers.dicom.vr import LONG_VRS, VRS
 
 UNDEFINED: Final = 0xFFFFFFFF
 DEPTH_MAX: Final = 64

@@ -13,8 +13,7 @@ from typing import Final
 from pydicom.datadict import dictionary_has_tag
 
 from producers.dicom.reasons import refuse
-from producers.dicom.syntaxes import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE
-from producers.dicom.vr import LONG_VRS, VRS
+from producers.dicom.syntaxes import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, LONG_VRS, VRS
 
 FILE_META_BYTES_MAX: Final = 1 << 16
 """The first bytes of a file that hold its File Meta Information, the first element of the dataset included."""

@@ -14,7 +14,11 @@ IMPLICIT_LE: Final = "1.2.840.10008.1.2"
 EXPLICIT_LE: Final = "1.2.840.10008.1.2.1"
 EXPLICIT_BE: Final = "1.2.840.10008.1.2.2"
 DEFLATED_LE: Final = "1.2.840.10008.1.2.1.99"
-RLE_LOSSLESS: Final = "1.2.840.10008.1.2.5"
+
+# Value representations as they stand in a dataset (PS3.5 §6.2); the long ones have a length of 32 bits behind two
+# reserved bytes, the others one of 16 bits (§7.1.2, Table 7.1-1).
+LONG_VRS: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+VRS: Final = LONG_VRS | frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ TRANSFER_SYNTAXES: Final[Mapping[str, tuple[str, Encoding]]] = {
     EXPLICIT_BE: ("Explicit VR Big Endian (retired)", Encoding(little=False)),
     DEFLATED_LE: ("Deflated Explicit VR Little Endian", Encoding(deflated=True)),
     "1.2.840.10008.1.2.1.98": ("Encapsulated Uncompressed Explicit VR Little Endian", _ENCAPSULATED),
-    RLE_LOSSLESS: ("RLE Lossless", _ENCAPSULATED),
+    "1.2.840.10008.1.2.5": ("RLE Lossless", _ENCAPSULATED),
     "1.2.840.10008.1.2.4.50": ("JPEG Baseline (Process 1)", _ENCAPSULATED),
     "1.2.840.10008.1.2.4.51": ("JPEG Extended (Process 2 and 4)", _ENCAPSULATED),
     "1.2.840.10008.1.2.4.52": ("JPEG Extended (Process 3 and 5, retired)", _ENCAPSULATED),
