@@ -39,7 +39,7 @@ from schemas.errors import Invalid
 INLINE_BYTES_MAX: Final = 1 << 10
 TEXT_BYTES_MAX: Final = 1 << 16
 HEADER_BYTES_MAX: Final = 1 << 26
-"""Of the values in sequences, and ELEMENT_COST for each element: 64 MiB, a million elements."""
+"""Of the values in sequences, and _ELEMENT_COST for each element and item: 64 MiB, a million elements."""
 _ELEMENT_COST: Final = 1 << 6
 
 _LUT_DATA: Final = 0x00283006
@@ -211,6 +211,9 @@ class Walk:
             end = stop if length == UNDEFINED else pos + length
             if end > stop:
                 raise refuse("truncated")
+            self._left -= _ELEMENT_COST
+            if self._left < 0:
+                raise TooMuch
             inside = item_layout(view, pos, layout) if end > pos else layout
             item, pos = self.item(
                 pos, end, length == UNDEFINED, Level(self.marks, level), inside, f"{path}{len(items) + 1}/", depth + 1

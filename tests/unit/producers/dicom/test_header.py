@@ -279,8 +279,9 @@ def test_sequences_deeper_than_the_bound_are_left_out() -> None:
     assert (depth, marks) == (64, ("damaged-sequence",))
 
 
-def test_more_than_the_bound_in_sequences_is_left_out() -> None:
-    many = explicit(0x00081115, "SQ", item(UID * 1100) * 1000)
+@pytest.mark.parametrize("items", [item(UID * 1100) * 1000, item(b"") * 1_100_000], ids=["elements", "items"])
+def test_more_than_the_bound_in_sequences_is_left_out(items: bytes) -> None:
+    many = explicit(0x00081115, "SQ", items)
     found, marks = read(UID + many + explicit(0x00081199, "SQ", item(UID)) + explicit(0x00100020, "LO", b"7 "))
     assert found["00081115"] == {"vr": "SQ"}
     assert found["00081199"] == {"vr": "SQ"}
