@@ -1,0 +1,128 @@
+"""A batch of facts → read models. Shell over the ports, shared by the worker and the rebuild.
+
+Applying any batch again, also split otherwise, ends in the same rows: see `streams.projections.studies`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from infra.ports import Select, Stored, Tables
+from schemas.envelope import decode
+from schemas.errors import Invalid
+from schemas.events import PackStored
+from schemas.pack import Manifest
+from schemas.tables import Upsert, Write
+from streams.arrivals import Folded, fold, fresh
+from streams.dispatch import BY_STUDY, project
+from streams.facts import Fact
+from streams.limits import within
+from streams.material import Material
+from streams.pack_rows import COLUMNS, TABLE, PackRow
+
+VIEWS = "views"
+"""Name of the read models' projection in `projection_positions`."""
+
+INSTANCES_MAX = 4096
+"""Instances of the packs projected at once: bounds the manifests in memory (tens of KB each, inflated)."""
+
+
+def fact_of(stored: Stored) -> Fact:
+    """A record decoded. Raises UnknownEventType, or Invalid with the reason for the dead letters."""
+    place = stored.position
+    envelope = decode(place.topic, stored.key, stored.headers, stored.value)
+    return Fact(place.topic, place.partition, place.offset, stored.timestamp_ms, envelope.id, envelope.event)
+
+
+@dataclass
+class Applied:
+    """What applying a batch gave."""
+
+    studies: list[Folded] = field(default_factory=list)
+    """The studies that packs arrived for."""
+    failed: list[tuple[Fact, Invalid]] = field(default_factory=list)
+    """Facts for the dead letters."""
+    writes: int = 0
+
+
+class Projector:
+    """Applies facts to one keyspace."""
+
+    def __init__(self, tables: Tables, material: Material, secret: bytes) -> None:
+        self._tables, self._material, self._secret = tables, material, secret
+
+    async def apply(self, facts: Sequence[Fact]) -> Applied:
+        """Facts of one topic, each partition's by offset. Durable on return. Raises Transient: apply all again."""
+        applied = Applied()
+        for part in bounded(facts):
+            writes = await self._others([f for f in part if type(f.event) not in BY_STUDY], applied)
+            writes += await self._arrivals([f for f in part if type(f.event) in BY_STUDY], applied)
+            await self._tables.apply(writes)
+            applied.writes += len(writes)
+        return applied
+
+    async def advance(self, last: Iterable[Stored]) -> None:
+        """Note how far each partition is. `last`: the last record of each, also one that failed. Raises Transient."""
+        await self._tables.apply([_position(record) for record in last])
+
+    async def _others(self, facts: Sequence[Fact], applied: Applied) -> list[Write]:
+        materials = await self._material.wanted(f.event for f in facts)
+        writes: list[Write] = []
+        for fact, material in zip(facts, materials, strict=True):
+            try:
+                if isinstance(material, Invalid):
+                    raise material
+                writes += within(project(fact, material))
+            except Invalid as error:
+                applied.failed.append((fact, error))
+        return writes
+
+    async def _arrivals(self, facts: Sequence[Fact], applied: Applied) -> list[Write]:
+        studies: dict[str, list[Fact]] = {}
+        for fact in facts:
+            studies.setdefault(fact.event.key(), []).append(fact)
+        queries = [
+            Select(TABLE, {"study_uid": uid}, COLUMNS, upper=("record_offset", found[0].offset))
+            for uid, found in studies.items()
+        ]
+        rows = await self._tables.select_many(queries) if queries else []
+        before = [[PackRow.read(row) for row in found] for found in rows]
+        wanted = [f for found, old in zip(studies.values(), before, strict=True) for f in fresh(found, old)]
+        fetched = await self._material.manifests(wanted)
+        manifests: dict[str, dict[int, Manifest | Invalid]] = {uid: {} for uid in studies}
+        for fact, manifest in zip(wanted, fetched, strict=True):
+            manifests[fact.event.key()][fact.offset] = manifest
+        writes: list[Write] = []
+        for (uid, found), old in zip(studies.items(), before, strict=True):
+            folded = fold(found, old, manifests[uid], self._secret)
+            writes += folded.writes
+            applied.failed += folded.failed
+            if folded.arrivals:
+                applied.studies.append(folded)
+        self._remember(applied.studies)
+        return writes
+
+    def _remember(self, studies: Iterable[Folded]) -> None:
+        for arrival in (a for s in studies for a in s.arrivals):
+            self._material.remember(arrival.event.bucket, arrival.event.manifest_key, arrival.row.summary.study)
+
+
+def bounded(facts: Sequence[Fact]) -> Iterator[Sequence[Fact]]:
+    """`facts` in parts of at most INSTANCES_MAX instances, or of one pack that has more."""
+    start = held = 0
+    for n, fact in enumerate(facts):
+        more = fact.event.instances if isinstance(fact.event, PackStored) else 0
+        if held and held + more > INSTANCES_MAX:
+            yield facts[start:n]
+            start, held = n, 0
+        held += more
+    if start < len(facts):
+        yield facts[start:]
+
+
+def _position(record: Stored) -> Upsert:
+    place = record.position
+    key = {"projection": VIEWS, "topic": place.topic, "partition": place.partition}
+    columns = {"next_offset": place.offset + 1, "log_time": record.timestamp_ms}
+    return Upsert("projection_positions", key, columns, place.offset)
