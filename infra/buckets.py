@@ -1,9 +1,9 @@
-"""The buckets: versioned, the archive locked, and delete denied where a pack or the head of a chain lies."""
+"""The buckets: versioned for good, the archive locked, delete denied where a pack or the head of a chain lies."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,23 +37,26 @@ BUCKETS: tuple[Bucket, ...] = (
 )
 
 
-def policy(bucket: str) -> dict[str, Any]:
-    """Deny to delete, for everybody: whoever may write could delete otherwise (SeaweedFS's `Write` includes it).
+def policy(bucket: Bucket, name: str) -> dict[str, Any]:
+    """What is denied to everybody: whoever may write could do all of it otherwise (SeaweedFS's `Write` includes it).
 
     On SeaweedFS the owner's key gets past it by DeleteObjects and by taking the policy away; no process uses that key.
     """
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Sid": "NothingIsDeleted",
-                "Effect": "Deny",
-                "Principal": "*",
-                "Action": ["s3:DeleteObject", "s3:DeleteObjectVersion"],
-                "Resource": [f"arn:aws:s3:::{bucket}/*"],
-            }
-        ],
+    protection = {
+        "Sid": "ProtectionStays",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": ["s3:PutBucketVersioning", "s3:PutLifecycleConfiguration"],
+        "Resource": [f"arn:aws:s3:::{name}"],
     }
+    objects = {
+        "Sid": "NothingIsDeleted",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": ["s3:DeleteObject", "s3:DeleteObjectVersion"],
+        "Resource": [f"arn:aws:s3:::{name}/*"],
+    }
+    return {"Version": "2012-10-17", "Statement": [protection, *([objects] if bucket.undeletable else [])]}
 
 
 def ensure(settings: Settings, announce: Callable[[str], None] = lambda line: None) -> None:
@@ -67,9 +70,9 @@ def ensure(settings: Settings, announce: Callable[[str], None] = lambda line: No
                 _create(client, name, bucket, settings.s3_region)
                 announce(f"bucket created: {name}")
             _check(client, name, bucket)
-            if bucket.undeletable and not _denies(client, name):
-                client.put_bucket_policy(Bucket=name, Policy=json.dumps(policy(name)))
-                announce(f"bucket {name}: delete is denied")
+            if not _denies(client, name, policy(bucket, name)):
+                client.put_bucket_policy(Bucket=name, Policy=json.dumps(policy(bucket, name)))
+                announce(f"bucket {name}: policy set")
     except (BotoCoreError, ClientError) as e:
         raise Transient(f"S3 at {settings.s3_endpoint}: {e}") from e
     finally:
@@ -113,15 +116,24 @@ def _check(client: S3Client, name: str, bucket: Bucket) -> None:
             raise Defect(f"bucket {name} has no Object Lock: it must be created with it")
 
 
-def _denies(client: S3Client, name: str) -> bool:
+def _denies(client: S3Client, name: str, wanted: Mapping[str, Any]) -> bool:
+    """Whether the bucket's policy has every statement of `wanted`; it may have more."""
     try:
         found = json.loads(client.get_bucket_policy(Bucket=name)["Policy"])
     except ClientError:
         return False
-    wanted = policy(name)["Statement"][0]
-    return any(
-        s.get("Effect") == "Deny" and set(wanted["Action"]) <= set(_listed(s.get("Action")))
-        for s in found.get("Statement", [])
+    there = [_shape(s) for s in found.get("Statement", [])]
+    return all(_shape(s) in there for s in wanted["Statement"])
+
+
+def _shape(statement: Mapping[str, Any]) -> tuple[Any, ...]:
+    """A statement without its name, and whether a service gives one item as a list or not."""
+    return (
+        statement.get("Effect"),
+        str(statement.get("Principal")).replace("{'AWS': '*'}", "*"),
+        frozenset(_listed(statement.get("Action"))),
+        frozenset(_listed(statement.get("Resource"))),
+        "Condition" in statement,
     )
 
 

@@ -71,5 +71,6 @@ def _connection(settings: Settings) -> dict[str, Any]:
         "sasl.username": settings.kafka_username,
         "sasl.password": settings.kafka_password,
         "ssl.ca.location": settings.kafka_ca_file,
+        "log_level": 4,  # warnings
     }
     return {k: v for k, v in given.items() if v}

@@ -174,7 +174,7 @@ def _compare(session: Session, keyspace: str, wanted: tuple[Table, ...]) -> None
                     else "start with `sijil up --no-migrate` and let `sijil rebuild` fill a fresh keyspace"
                 )
                 raise Defect(
-                    f"{keyspace}.{table.name}.{column} is {_told(found.get(column))}, this version of Sijil has"
+                    f"{keyspace}.{table.name}.{column} is {_told(found.get(column))}, and should be"
                     f" {_told(expected.get(column))}: {advice}"
                 )
 

@@ -132,7 +132,7 @@ class Settings:
     stack_kafka_controller_port: int = _s(9093, "port of its KRaft controller")
     stack_cassandra_storage_port: int = _s(7000, "storage port of the local Cassandra")
     stack_s3_port: int = _s(8333, "port of the local S3")
-    stack_s3_base_port: int = _s(19330, "first of eight ports for SeaweedFS' master, volume and filer and their gRPC")
+    stack_s3_base_port: int = _s(19330, "first of seven ports for SeaweedFS' master, volume and filer and their gRPC")
     stack_min_disk_mb: int = _s(3072, "least free disk to start with")
     stack_min_memory_mb: int = _s(2500, "least available memory to start with")
     log_level: str = _s("INFO", "DEBUG, INFO, WARNING or ERROR")

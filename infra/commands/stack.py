@@ -44,7 +44,8 @@ def _only(context: click.Context, parameter: click.Parameter, value: str | None)
     "--only", callback=_only, metavar="PART,...", help="Start these parts alone, for example kafka,cassandra."
 )
 @click.option("--then", metavar="COMMAND", help="Run this sijil command once all parts are ready, and go on serving.")
-def up(detach: bool, only: tuple[str, ...], then: str | None) -> None:
+@click.option("--no-migrate", is_flag=True, help="Leave topics, tables and buckets as they are.")
+def up(detach: bool, only: tuple[str, ...], then: str | None, no_migrate: bool) -> None:
     """Start the local stack: servers, migrations, and Sijil's own processes.
 
     Without --detach it stays in the foreground until Ctrl-C and then ends every part. Data stays in .sijil/data.
@@ -53,7 +54,8 @@ def up(detach: bool, only: tuple[str, ...], then: str | None) -> None:
     settings.home.mkdir(parents=True, exist_ok=True)
     chosen = table.chosen(settings, only)
     if detach:
-        _up_in_background(settings, only)
+        migrate_or_not = ["--no-migrate"] if no_migrate else []
+        _up_in_background(settings, [*(["--only", ",".join(only)] if only else []), *migrate_or_not])
         return
     telemetry.setup("supervisor", settings.log_level, part_logs.path(settings.home, "supervisor").open("a"))
     console = Console(highlight=False, stderr=True)
@@ -68,17 +70,16 @@ def up(detach: bool, only: tuple[str, ...], then: str | None) -> None:
         if then:
             subprocess.Popen([sys.executable, "-m", "infra.cli", *then.split()])  # noqa: S603  # the caller's words
 
-    Supervisor(settings, chosen, _given(), announce).run(serving)
+    Supervisor(settings, chosen, _given(), announce, migrating=not no_migrate).run(serving)
 
 
-def _up_in_background(settings: Settings, only: tuple[str, ...]) -> None:
+def _up_in_background(settings: Settings, options: list[str]) -> None:
     run = RunFolder(settings.home)
     if who := run.supervisor():
         raise StackError(f"the stack of {settings.home} is up already (pid {who.pid}): `sijil down` ends it")
-    words = ["up", *(["--only", ",".join(only)] if only else [])]
     with part_logs.path(settings.home, "supervisor").open("ab") as log:
         child = subprocess.Popen(  # noqa: S603  # ourselves
-            [sys.executable, "-m", "infra.cli", *words],
+            [sys.executable, "-m", "infra.cli", "up", *options],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -14,6 +14,11 @@ from infra.stack.errors import StackError
 SERVERS, WORKERS, DOORS = 0, 1, 2
 
 
+def reachable(host: str) -> str:
+    """Where to call who binds to `host`."""
+    return "127.0.0.1" if host in ("", "0.0.0.0") else host  # noqa: S104  # compared, not bound
+
+
 def _nothing(settings: Settings) -> None:
     pass
 
@@ -39,7 +44,8 @@ class Part:
     stop_s: float = 15.0
     """From SIGTERM to SIGKILL."""
     health_port: Callable[[Settings], int | None] = field(default=lambda settings: None)
-    """Where /health/ready is, if it is one of ours."""
+    """Where /health/ready and /health/live are, if it is one of ours."""
+    health_host: Callable[[Settings], str] = field(default=lambda settings: reachable(settings.health_host))
 
 
 def _process(role: str) -> Callable[[Settings], Sequence[str]]:
@@ -53,10 +59,6 @@ def _door_gateway(settings: Settings) -> None:
 
 def _of(*names: str) -> Callable[[Settings], Sequence[tuple[str, int]]]:
     return lambda settings: [(name, getattr(settings, name)) for name in names]
-
-
-def reachable(host: str) -> str:
-    return "127.0.0.1" if host in ("", "0.0.0.0") else host  # noqa: S104  # compared, not bound
 
 
 PARTS: tuple[Part, ...] = (
@@ -131,6 +133,7 @@ PARTS: tuple[Part, ...] = (
         command=_process("api"),
         probe=lambda s: probes.http_ready(reachable(s.http_host), s.http_port),
         health_port=lambda s: s.http_port,
+        health_host=lambda s: reachable(s.http_host),
         stop_s=30.0,
     ),
 )

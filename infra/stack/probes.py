@@ -193,6 +193,15 @@ def health(host: str, port: int) -> dict[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
+def live(host: str, port: int) -> bool:
+    """Whether `/health/live` answers with 200."""
+    try:
+        status, _ = _get(host, port, "/health/live")
+    except NotReady:
+        return False
+    return status == 200
+
+
 def dicom_echo(host: str, port: int, ae_title: str, calling: str = "SIJIL-PROBE") -> None:
     """A whole C-ECHO (PS3.4 Annex A): association, request, success, release."""
     from pynetdicom import AE  # here: only who runs a DICOM door pays for loading it

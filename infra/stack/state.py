@@ -92,12 +92,12 @@ class RunFolder:
         new.replace(self._state)
 
     def read(self) -> StackState | None:
-        """The last state written; None if there is none."""
+        """The last state written; None if there is none, or if another version of Sijil wrote it."""
         try:
             data = json.loads(self._state.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return StackState(**{**data, "parts": [PartState(**p) for p in data["parts"]]})
+        except (OSError, ValueError, LookupError, TypeError):
             return None
-        return StackState(data["pid"], data["phase"], [PartState(**p) for p in data["parts"]], data["failure"])
 
 
 def end_children(run: RunFolder, stages: Sequence[Sequence[tuple[str, float]]]) -> list[str]:

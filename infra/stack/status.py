@@ -74,10 +74,9 @@ def _memory_mb(pid: int | None) -> int | None:
 def _figures(settings: Settings, name: str) -> dict[str, Any]:
     part = parts.BY_NAME.get(name)
     port = part.health_port(settings) if part else None
-    if port is None:
+    if part is None or port is None:
         return {}
-    host = settings.http_host if name == "api" else settings.health_host
     try:
-        return probes.health(parts.reachable(host), port)
+        return probes.health(part.health_host(settings), port)
     except NotReady:
         return {}

@@ -1,0 +1,152 @@
+"""The stack's tables and pure parts: settings, credentials, parts, logs, statements."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from infra.settings import ROLES, Settings, SettingsError, read_env_file
+from infra.stack import cassandra, credentials, kafka, logs, parts, process, seaweedfs
+from infra.stack.errors import StackError
+from infra.stack.state import PartState, RunFolder, StackState
+
+
+def test_no_two_ports_of_a_stack_are_the_same() -> None:
+    settings = Settings.load("admin", {"SIJIL_HOME": "/nonexistent"})
+    ports = Counter(port for part in parts.PARTS for _, port in part.ports(settings))
+    assert max(ports.values()) == 1
+    names = {setting for part in parts.PARTS for setting, _ in part.ports(settings)}
+    fields = {n for n in Settings.__dataclass_fields__ if n.endswith("_port")}
+    assert names == fields
+
+
+def test_an_offset_moves_every_port_that_is_not_set(tmp_path: Path) -> None:
+    plain = Settings.load("admin", {"SIJIL_HOME": str(tmp_path)})
+    moved = Settings.load("admin", {"SIJIL_HOME": str(tmp_path), "SIJIL_PORT_OFFSET": "100", "SIJIL_HTTP_PORT": "9000"})
+    assert moved.http_port == 9000
+    assert moved.cassandra_port == plain.cassandra_port + 100
+    assert moved.kafka_bootstrap == f"127.0.0.1:{plain.stack_kafka_port + 100}"
+    assert moved.s3_endpoint == f"http://127.0.0.1:{plain.stack_s3_port + 100}"
+
+
+def test_environment_over_secrets_over_stack_env_over_default(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "stack.env").write_text("SIJIL_SITE=CAI\nSIJIL_HTTP_PORT=1\nSIJIL_DICOM_PORT=1\n")
+    (tmp_path / "secrets/api.env").write_text("SIJIL_HTTP_PORT=2\nSIJIL_DICOM_PORT=2\n")
+    given = Settings.load("api", {"SIJIL_HOME": str(tmp_path), "SIJIL_DICOM_PORT": "3"})
+    assert (given.site, given.http_port, given.dicom_port) == ("CAI", 2, 3)
+    assert Settings.load("gateway", {"SIJIL_HOME": str(tmp_path)}).http_port == 1
+
+
+def test_a_value_of_the_wrong_kind_names_its_setting(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="SIJIL_QUIET_S must be float, not 'soon'"):
+        Settings.load("worker", {"SIJIL_HOME": str(tmp_path), "SIJIL_QUIET_S": "soon"})
+
+
+def test_secrets_are_not_in_the_settings_repr() -> None:
+    shown = repr(Settings(cassandra_password="word", s3_secret_key="key", patient_secret="salt"))  # noqa: S106
+    assert not any(secret in shown for secret in ("word'", "key'", "salt'"))
+
+
+def test_credentials_are_made_once_and_kept(tmp_path: Path) -> None:
+    first = credentials.ensure(tmp_path)
+    assert credentials.ensure(tmp_path) == first
+    assert set(first) == set(ROLES)
+    (tmp_path / "secrets/worker.env").write_text("SIJIL_S3_ACCESS_KEY=ours\n")
+    again = credentials.ensure(tmp_path)
+    assert again["worker"].s3_access_key == "ours"
+    assert again["api"] == first["api"]
+    assert len(read_env_file(tmp_path / "secrets/worker.env")["SIJIL_PATIENT_SECRET"]) == 64
+
+
+def test_who_may_read_a_dead_letter_has_its_one_key(tmp_path: Path) -> None:
+    credentials.ensure(tmp_path)
+    keys = {r: Settings.load(r, {"SIJIL_HOME": str(tmp_path)}).dead_letter_key for r in ROLES}
+    assert {r for r, k in keys.items() if k} == {"worker", "archiver", "operator"}
+    assert len({k for k in keys.values() if k}) == 1
+
+
+def test_no_role_but_admin_may_do_more_than_its_buckets_need(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    found = seaweedfs.identities(settings, credentials.ensure(tmp_path))
+    actions = {i["name"]: i["actions"] for i in json.loads(json.dumps(found))["identities"]}
+    assert "Admin" in actions.pop("sijil-admin")
+    assert all(":" in a and "Admin" not in a for some in actions.values() for a in some)
+    assert {n for n, some in actions.items() if f"Write:{settings.bucket_packs}" in some} == {
+        "sijil-gateway",
+        "sijil-api",
+    }
+    assert {n for n, some in actions.items() if f"Write:{settings.bucket_archive}" in some} == {"sijil-archiver"}
+    assert not any(a.startswith("Write") for a in actions["sijil-operator"])
+
+
+def test_the_servers_are_told_to_be_durable_and_to_stay_on_loopback(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    node = cassandra.configuration(settings)
+    assert (node["commitlog_sync"], node["commitlog_sync_group_window"]) == ("group", "10ms")
+    assert node["authenticator"] == "PasswordAuthenticator"
+    assert node["authorizer"] == "CassandraAuthorizer"
+    assert (node["listen_address"], node["rpc_address"]) == ("127.0.0.1", "127.0.0.1")
+    broker = dict(line.split("=", 1) for line in kafka.properties(settings).splitlines())
+    assert broker["auto.create.topics.enable"] == "false"
+    assert broker["delete.topic.enable"] == "false"
+    assert all(
+        url.startswith(("PLAINTEXT://127.0.0.1", "CONTROLLER://127.0.0.1")) for url in broker["listeners"].split(",")
+    )
+
+
+def test_a_server_that_settings_place_elsewhere_is_not_started() -> None:
+    names = {p.name for p in parts.PARTS}
+    assert {p.name for p in parts.chosen(Settings())} == names
+    outside = Settings(
+        kafka_bootstrap="k1:9092", cassandra_contact_points="10.0.0.1,10.0.0.2", s3_endpoint="https://s3.x"
+    )
+    assert {p.name for p in parts.chosen(outside)} == names - {"kafka", "cassandra", "seaweedfs"}
+    assert [p.name for p in parts.chosen(Settings(), ["api", "kafka"])] == ["kafka", "api"]
+    with pytest.raises(StackError, match="there is no part 'zookeeper'"):
+        parts.chosen(Settings(), ["zookeeper"])
+
+
+def test_a_log_over_its_limit_is_cut_and_its_writer_goes_on(tmp_path: Path) -> None:
+    path = logs.path(tmp_path, "kafka")
+    with path.open("ab", buffering=0) as writer:
+        writer.write(b"old\n" * 100)
+        logs.rotate(tmp_path, limit=1000)
+        assert path.read_bytes() == b"old\n" * 100
+        logs.rotate(tmp_path, limit=100)
+        writer.write(b"new\n\n")
+    assert path.read_bytes() == b"new\n\n"
+    assert path.with_name("kafka.log.1").read_bytes() == b"old\n" * 100
+    assert logs.last_line(tmp_path, "kafka") == "new"
+    assert logs.last_line(tmp_path, "nobody") == ""
+
+
+def test_an_identity_is_a_pid_and_a_start(tmp_path: Path) -> None:
+    me = process.identity(1)
+    assert me is not None
+    assert me.alive()
+    assert not process.Identity(me.pid, me.ticks + 1, me.boot).alive()
+    assert not process.Identity(me.pid, me.ticks, "other-boot").alive()
+    process.write_pid_file(tmp_path / "x.pid")
+    mine = process.read_pid_file(tmp_path / "x.pid")
+    assert mine is not None
+    assert mine.alive()
+    (tmp_path / "y.pid").write_text("not a pid file")
+    assert process.read_pid_file(tmp_path / "y.pid") is None
+
+
+def test_the_state_is_read_back_as_written_and_one_home_has_one_supervisor(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    state = StackState(7, "serving", [PartState("kafka", 9092, pid=1, health="ready")])
+    run.write(state)
+    assert RunFolder(tmp_path).read() == state
+    run.claim()
+    with pytest.raises(StackError, match="is up already"):
+        RunFolder(tmp_path).claim()
+    run.release()
+    other = RunFolder(tmp_path)
+    other.claim()
+    other.release()
