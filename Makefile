@@ -1,60 +1,66 @@
-# Given: Linux, Python 3.11+, Java 17, Maven. Everything else is installed from this file and lies in .venv and .sijil.
-SHELL := /bin/bash
-.SHELLFLAGS := -eu -o pipefail -c
+# Two commands on a fresh machine: `make run` and `make test`. Given: Linux, Python 3.11 or later, Java 17, Maven.
 .DEFAULT_GOAL := help
-
+SHELL := /bin/bash
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+BIN := .venv/bin
 LOCK := infra/stack/requirements.lock
+PYTEST_ARGS ?=
 
-.PHONY: help install run demo up down check test bench lock
+.PHONY: help run demo up down test check bench stack lock tools
 
-help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
-install: $(VENV)/installed ## the Python environment, from the lock
+run: stack  ## install, start everything, send real DICOM through every door, and go on serving until Ctrl-C
+	@exec $(BIN)/sijil up --then demo
 
-$(VENV)/installed: pyproject.toml $(LOCK)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Sijil needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet 'uv>=0.5,<1'
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement $(LOCK)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
-	touch $@
+demo: stack  ## the same without staying: exit status 0 only if every number adds up
+	@if $(BIN)/sijil status >/dev/null 2>&1; then exec $(BIN)/sijil demo; fi; \
+	$(BIN)/sijil up --detach || exit 1; \
+	$(BIN)/sijil demo; status=$$?; $(BIN)/sijil down; exit $$status
 
-run: install ## install, start everything, do the main job on real DICOM, go on serving until Ctrl-C
-	$(BIN)/sijil up --then demo
+up: stack  ## start in the background
+	@$(BIN)/sijil up --detach && $(BIN)/sijil status
 
-demo: install ## the same without staying: exit status 0 only if every number adds up
-	$(BIN)/sijil up --detach
-	status=0; $(BIN)/sijil demo || status=$$?; $(BIN)/sijil down; exit $$status
+down: .venv/installed  ## end what `up` started; data stays in .sijil
+	@$(BIN)/sijil down
 
-up: install ## start everything in the background
-	$(BIN)/sijil up --detach
+test: check tools  ## check, then the whole test suite on the real stack
+	$(BIN)/pytest $(PYTEST_ARGS)
 
-down: install ## end what `make up` started; data stays
-	$(BIN)/sijil down
-
-check: install ## lint, types, who imports whom, generated files; seconds, no servers
+check: stack  ## lint, formatting, types, who imports whom, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m infra.generate --check
 
-# DCMTK is the independent DICOM client of the tests; they call it by absolute path.
-/usr/bin/storescu:
-	@test "$$(id -u)" = 0 || { echo "the tests need DCMTK: apt-get install dcmtk"; exit 1; }
-	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends dcmtk >/dev/null
-
-test: install check /usr/bin/storescu ## install, check and test everything on the real stack
-	$(BIN)/pytest -q
-
-bench: install /usr/bin/storescu ## figures of this machine: a table, and JSON in bench-results/
+bench: stack tools  ## figures of ingest, queries and projections, as a table and as JSON
 	$(BIN)/python -m tests.bench
 
-lock: install ## resolve the ranges of pyproject.toml anew
-	$(BIN)/uv pip compile --quiet --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
-	    --extra dev --extra demo pyproject.toml --output-file $(LOCK)
+stack: .venv/installed  ## install what the local stack needs: Python packages, the servers' jars
+	@$(BIN)/python -m infra.stack.install
+
+# pip brings uv, uv the packages of the lock with their checksums, and the project in place. A second call does nothing.
+.venv/installed: $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 (this is $$($(PYTHON) -V))"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
+		{ echo "no virtual environment could be made: install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $(LOCK)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+lock: .venv/installed  ## pin today's versions of the dependencies anew
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra demo --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --upgrade -o $(LOCK)
+
+# For the tests alone: an independent DICOM toolkit, and node for an independent parser of AsyncAPI.
+tools:
+	@missing=""; test -x /usr/bin/storescu || missing="dcmtk"; \
+	command -v npm >/dev/null || missing="$$missing nodejs npm"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "missing for some tests: apt-get install $$missing"; exit 0; fi; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null

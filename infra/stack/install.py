@@ -80,3 +80,19 @@ def _copy(server: str, folder: Path) -> None:
     if done.returncode:
         errors = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line]
         raise StackError(f"Maven could not fetch the jars of {server}: {errors[0] if errors else done.returncode}")
+
+
+def main() -> None:
+    """`python -m infra.stack.install`: fetch what is missing, and say in one line what cannot be had."""
+    settings = Settings.load("admin")
+    try:
+        java()
+        weed()
+        for server in SERVERS:
+            jars(settings, server)
+    except StackError as e:
+        sys.exit(f"sijil: {e}")
+
+
+if __name__ == "__main__":
+    main()
