@@ -73,7 +73,7 @@ class InstanceLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     received: str = ""
     marks: tuple[str, ...] = ()
     frames: msgspec.Raw = msgspec.Raw(b"null")
-    """Frame offsets from the start of the dataset, as `producers.dicom.header.Frames` writes them."""
+    """Frame offsets from the start of the dataset, as `producers.dicom.frames.Frames` writes them."""
     header: msgspec.Raw
     """The dataset as DICOM JSON (PS3.18 Annex F) without bulk data: one JSON object."""
 
