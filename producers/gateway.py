@@ -11,9 +11,8 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 
-from infra.chain import ChainedLog
-
 from infra import clock, telemetry
+from infra.chain import ChainedLog
 from infra.ports import Log, Objects
 from infra.settings import Role, Settings
 from producers.body import Body
@@ -33,7 +32,6 @@ REJECTED = telemetry.Counter("sijil_instances_rejected", "Instances refused, by 
 BACKLOG_PACKS = telemetry.Gauge("sijil_spool_backlog_packs", "Packs accepted and not yet in S3 and Kafka")
 BACKLOG_BYTES = telemetry.Gauge("sijil_spool_backlog_bytes", "Bytes accepted and not yet in S3 and Kafka")
 BACKLOG_AGE = telemetry.Gauge("sijil_spool_backlog_oldest_seconds", "Age of the oldest sealed pack not yet published")
-CHAIN_BACKLOG = telemetry.Gauge("sijil_chain_backlog", "Events that Kafka has not acknowledged yet")
 STUCK = telemetry.Gauge("sijil_packs_stuck", "Packs that no retry can publish")
 
 REJECTION_KEPT_S = 2.0
@@ -60,21 +58,19 @@ class Gateway:
         publisher: Publisher,
         quarantine: Quarantine,
         chain: ChainedLog,
-        source: str,
     ) -> None:
         self.settings, self.spool, self.publisher = settings, spool, publisher
-        self._quarantine, self._chain, self._source = quarantine, chain, source
+        self._quarantine, self._chain = quarantine, chain
 
     @classmethod
     def open(cls, settings: Settings, role: Role, chain: ChainedLog, objects: Objects, kafka: Log) -> Gateway:
         """The gateway of this process. Raises Permanent when another process has its spool."""
-        source = f"/{role}/{settings.site}/{settings.instance}"
-        spool = Spool.open(settings, role, source)
+        spool = Spool.open(settings, role, chain.source)
         publisher = Publisher(
             spool.shelf, chain, objects, kafka, bucket=settings.bucket_packs, threads=settings.upload_threads
         )
         quarantine = Quarantine(settings.quarantine, settings.quarantine_max_mb * MB)
-        return cls(settings, spool, publisher, quarantine, chain, source)
+        return cls(settings, spool, publisher, quarantine, chain)
 
     def start(self) -> None:
         """Begin to publish, and to show figures."""
@@ -82,7 +78,6 @@ class Gateway:
         BACKLOG_PACKS.set_function(lambda: self.spool.backlog().packs)
         BACKLOG_BYTES.set_function(lambda: self.spool.backlog().bytes)
         BACKLOG_AGE.set_function(lambda: self.spool.backlog().oldest_s)
-        CHAIN_BACKLOG.set_function(lambda: self._chain.backlog)
         STUCK.set_function(lambda: len(self.publisher.stuck))
 
     def close(self, timeout_s: float) -> None:
@@ -119,7 +114,7 @@ class Gateway:
             rejection_id=rejection_id,
             reason=refused.reason,
             site=origin.site,
-            gateway=self._source,
+            gateway=self._chain.source,
             door=origin.sender.door,
             received=clock.rfc3339(clock.now()),
             size=body.length,

@@ -75,10 +75,18 @@ class OpenPack:
             os.rename(adopt.path, path)
         flags = os.O_RDWR | os.O_CLOEXEC | (0 if adopt else os.O_CREAT | os.O_EXCL)
         self.tar_fd = os.open(path, flags, 0o600)
-        self.journal_fd = os.open(
-            journal_path(folder, self.pack_id), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-        )
-        self._append(opened)
+        try:
+            self.journal_fd = os.open(
+                journal_path(folder, self.pack_id), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+            )
+        except OSError:
+            os.close(self.tar_fd)
+            raise
+        try:
+            self._append(opened)
+        except OSError:
+            self.close()
+            raise
 
     def has(self, sop_uid: str, digest: str) -> bool:
         """Whether this very instance is in the pack."""

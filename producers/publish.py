@@ -31,9 +31,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from infra.chain import ChainedLog
-
 from infra import clock, faults, telemetry
+from infra.chain import ChainedLog
 from infra.ports import Log, Objects, Position
 from producers.body import mapped
 from producers.journal import Committed, scan

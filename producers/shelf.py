@@ -18,7 +18,7 @@ from pathlib import Path
 
 from infra import clock, telemetry
 from producers.journal import Committed
-from producers.recovery import StoredPack, append_line, remove, sync_folder
+from producers.recovery import StoredPack, append_line, remove
 
 log = telemetry.logger(__name__)
 
@@ -173,7 +173,6 @@ class Shelf:
             remove(self.folder, pack.pack_id)
             gone += 1
         if gone:
-            sync_folder(self.folder)
             EVICTED.inc(gone)
             log.info("spool: cache evicted", packs=gone, free_mb=self._disk_free() // MB)
         return gone

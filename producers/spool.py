@@ -21,13 +21,14 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra import clock, telemetry
 from infra.settings import Settings
 from producers.body import Body, Filed, FileWriter, dataset_sha256
-from producers.committer import Committer, end_process
+from producers.committer import Committer, SpoolBroken, end_process
 from producers.journal import Opened
 from producers.open_pack import Instance, OpenPack
 from producers.recovery import StoredPack, recover, remove
@@ -140,6 +141,8 @@ class Spool:
         self._committer = Committer(packs, fatal)
         self._lock = threading.Lock()
         self._open: dict[Key, OpenPack] = {}
+        self._sealing: set[OpenPack] = set()
+        """Sealed and not durable yet, so on no shelf."""
         self._stop = threading.Event()
         self._some_open = threading.Event()
         self._sealer = threading.Thread(target=self._watch, name="spool-sealer", daemon=True)
@@ -285,10 +288,11 @@ class Spool:
             except OSError as error:
                 self._committer.fail(error)  # its members are safe: recovery seals it
                 return
+            with self._lock:
+                self._sealing.add(pack)
+                if key is not None and self._open.get(key) is pack:
+                    del self._open[key]
             self._to_shelf(pack, StoredPack(pack.opened, sealed))
-        with self._lock:
-            if key is not None and self._open.get(key) is pack:
-                del self._open[key]
         SEALED.labels(reason).inc()
 
     def _to_shelf(self, pack: OpenPack, stored: StoredPack) -> None:
@@ -296,8 +300,11 @@ class Spool:
             pack.close()
             if future.exception() is None:
                 self.shelf.put(future.result())
+            with self._lock:
+                self._sealing.discard(pack)
 
-        self._committer.submit(pack, stored).add_done_callback(put)
+        with suppress(SpoolBroken):  # the process ends; recovery seals it
+            self._committer.submit(pack, stored).add_done_callback(put)
 
     def _watch(self) -> None:
         """The sealer: packs that were left or are idle, and the cache."""
@@ -322,16 +329,16 @@ class Spool:
             return list(self._open.items())
 
     def _open_bytes(self) -> int:
-        return sum(pack.size for pack in list(self._open.values()))
+        return sum(pack.size for pack in [*self._open.values(), *self._sealing])
 
     # -------------------------------------------------------------------------------------------- its state
 
     def backlog(self) -> Backlog:
         """What is accepted and not yet in S3 and Kafka; the packs still open count as packs."""
         with self._lock:
-            open_packs = len(self._open)
+            ours = len(self._open) + len(self._sealing)
         waiting = self.shelf.backlog(self._open_bytes())
-        return Backlog(waiting.packs + open_packs, waiting.bytes, waiting.oldest_s)
+        return Backlog(waiting.packs + ours, waiting.bytes, waiting.oldest_s)
 
     def close(self) -> None:
         """Seal everything, make it durable and let go of the folder."""
