@@ -276,7 +276,7 @@ class EventDul(DULServiceProvider):
     def _hand_over(self, context_id: int, value: bytes) -> None:
         """A fragment goes pynetdicom's way."""
         primitive = P_DATA()
-        primitive.presentation_data_value_list = [(context_id, value)]
+        primitive.presentation_data_value_list.append((context_id, value))
         self.assoc.dimse.receive_primitive(primitive)
 
     # -------------------------------------------------------------------------------------------- C-STORE
