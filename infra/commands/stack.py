@@ -17,9 +17,9 @@ from rich.table import Table
 
 from infra import telemetry
 from infra.settings import SETTINGS, Settings
+from infra.stack import cassandra, credentials, process, seaweedfs, state, status
 from infra.stack import logs as part_logs
 from infra.stack import parts as table
-from infra.stack import process, state, status
 from infra.stack.errors import StackError
 from infra.stack.state import PartState, RunFolder
 from infra.stack.supervisor import Supervisor, stop_order
@@ -186,4 +186,34 @@ def migrate() -> None:
     migration.run(Settings.load("admin"), announce=click.echo)
 
 
-COMMANDS = (up, down, status_command, logs, migrate)
+@click.command()
+def secrets() -> None:
+    """Make every role's passwords and keys, for servers that this machine does not run itself.
+
+    They are in .sijil/secrets, for their owner alone: ROLE.env for each process, superuser.cql and roles.cql for
+    Cassandra, seaweedfs-s3.json for SeaweedFS. What is there is kept. `sijil up` does this by itself.
+    """
+    settings = Settings.load("admin")
+    roles = credentials.ensure(settings.home)
+    folder = settings.home / "secrets"
+    for name, statements in (
+        ("superuser.cql", cassandra.superuser_statements(roles["admin"])),
+        ("roles.cql", cassandra.role_statements(roles)),
+    ):
+        credentials.write_private(folder / name, "".join(f"{s};\n" for s in statements))
+    seaweedfs.write_identities(settings, roles)
+    click.echo(f"in {folder}: {', '.join(sorted(f.name for f in folder.iterdir()))}")
+
+
+@click.command("settings")
+def settings_command() -> None:
+    """Show every setting: its environment variable, its default, what it is.
+
+    A value is taken from the environment, else from .sijil/secrets/ROLE.env, else from what `sijil up` was started with
+    (.sijil/stack.env), else the default.
+    """
+    for s in SETTINGS:
+        click.echo(f"{s.env}={'(secret)' if s.secret else s.default}\n    {s.help}")
+
+
+COMMANDS = (up, down, status_command, logs, migrate, secrets, settings_command)

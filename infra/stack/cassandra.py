@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from infra.settings import Settings
+from infra.settings import Role, Settings
 from infra.stack import credentials, install, probes
 from infra.stack.credentials import Credentials
 from infra.stack.errors import StackError
@@ -170,8 +170,8 @@ def finish(settings: Settings) -> None:
     except probes.CqlError:
         try:
             with _connect(settings, "cassandra", "cassandra") as first:
-                first.execute(_create(admin, superuser=True))
-                first.execute(_alter(admin))
+                for statement in superuser_statements(admin):
+                    first.execute(statement)
             connection = _connect(settings, admin.cassandra_username, admin.cassandra_password)
         except probes.CqlError as e:
             raise StackError(
@@ -179,12 +179,20 @@ def finish(settings: Settings) -> None:
                 " secrets; bring that file back, or move <home>/data/cassandra away and run `sijil rebuild`"
             ) from e
     with connection:
-        connection.execute("DROP ROLE IF EXISTS cassandra")
-        for role in roles.values():
-            if role.role != "admin":
-                connection.execute(_create(role))
-                connection.execute(_alter(role))
+        for statement in role_statements(roles):
+            connection.execute(statement)
     marker.write_text(wanted, encoding="ascii")
+
+
+def superuser_statements(admin: Credentials) -> list[str]:
+    """What the superuser that Cassandra comes with does once: make ours."""
+    return [_create(admin, superuser=True), _alter(admin)]
+
+
+def role_statements(roles: Mapping[Role, Credentials]) -> list[str]:
+    """What ours does: end the one Cassandra comes with, make a role each. What they may do is the migration's."""
+    others = [who for who in roles.values() if who.role != "admin"]
+    return ["DROP ROLE IF EXISTS cassandra", *(s for who in others for s in (_create(who), _alter(who)))]
 
 
 def _roles_file(settings: Settings) -> Path:

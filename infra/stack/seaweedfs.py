@@ -19,7 +19,11 @@ def prepare(settings: Settings) -> None:
     """The identities of the S3 gateway. Idempotent."""
     install.weed()
     (settings.home / "data/seaweedfs").mkdir(parents=True, exist_ok=True)
-    roles = credentials.ensure(settings.home)
+    write_identities(settings, credentials.ensure(settings.home))
+
+
+def write_identities(settings: Settings, roles: Mapping[Role, Credentials]) -> None:
+    """The file of `-s3.config`."""
     credentials.write_private(_identities_file(settings), json.dumps(identities(settings, roles), indent=1))
 
 
