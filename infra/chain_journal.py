@@ -1,201 +1,285 @@
-"""The journal of a chain: every record a process ever sends, on disk before its first send.
+"""The journal of an event chain: complete records on disk, fsynced before anything else happens to them.
 
-A folder of segments, `<first sequence, 20 digits>.jsonl`: a Head line (sequence and hash of the record before), then a
-line per record. A line is durable when `sync` returns. `acknowledged` holds the sequence up to which Kafka has
-everything; it is written lazily, since sending again what was acknowledged is harmless. Segments that Kafka has in full
-are deleted, except the last, which carries the head.
+A folder of segments `<sequence of its first record>.journal`. The first line of a segment says where the chain stood
+before it, each further line holds one record with its sequence, its hash and the first sequence of the batch that was
+written and synced with it.
+
+Only the last batch can be torn by a crash, since a batch is synced before the next is written. So damage inside the
+last batch is cut off: nobody was told that those records are kept. Damage anywhere before it, or of what is known to be
+acknowledged, is a Defect: the chain is evidence, and what was kept has changed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 
-from schemas.envelope import GENESIS, Record, link_of, record_hash
-from schemas.errors import Defect, Invalid
+from infra import faults
+from schemas.envelope import GENESIS, Link, Record, link_of, record_hash
+from schemas.errors import Defect, Invalid, Overloaded
 
-SEGMENT_BYTES = 16 << 20
-
-
-class Head(msgspec.Struct, frozen=True, tag="head", tag_field="line"):
-    """The end of a chain: the last record's sequence (0: none yet) and hash."""
-
-    sequence: int = 0
-    hash: str = GENESIS
+SEGMENT_BYTES = 16 * 1024 * 1024
+_SUFFIX = ".journal"
+_MARK = "acknowledged"
 
 
-class Entry(msgspec.Struct, frozen=True, tag="record", tag_field="line"):
-    """One record and its place in the chain."""
+@dataclass(frozen=True)
+class Head:
+    """Where a chain stands: the last sequence, and the hash of its record (the next record's `ce_prevhash`)."""
 
     sequence: int
     hash: str
+
+
+class Base(msgspec.Struct, frozen=True):
+    """First line of a segment."""
+
+    source: str
+    sequence: int
+    hash: str
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A kept record."""
+
+    sequence: int
+    hash: str
+    batch: int
     record: Record
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an entry's line lies, so that it need not be held in memory."""
-
-    segment: Path
-    offset: int
-    length: int
-
-
 _encoder = msgspec.json.Encoder()
-_decoder: msgspec.json.Decoder[Head | Entry] = msgspec.json.Decoder(Head | Entry)
+_bases = msgspec.json.Decoder(Base)
+_entries = msgspec.json.Decoder(Entry)
 
 
 class Journal:
-    """One thread writes and syncs, one marks. OSErrors come as they are: after one of fsync nothing is sure."""
+    """The journal of one source. One thread appends, one reads; the owner holds the source's lock."""
 
-    def __init__(self, folder: Path) -> None:
-        """Recovers the folder: cuts a torn last line off, checks hash and order of every line.
-
-        Raises Defect when a line that is not the last is damaged or out of order.
-        """
+    def __init__(self, folder: Path, source: str, segment_bytes: int = SEGMENT_BYTES) -> None:
+        """Opens and recovers. Raises Defect when what was kept is damaged or belongs to another source."""
+        self._folder = folder
+        self._source = source
+        self._segment_bytes = segment_bytes
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.head = Head()
-        self.acknowledged = self._read_mark()
-        self.unacknowledged: list[tuple[int, str, Place]] = []
-        """(sequence, hash, place) of what an earlier process may not have delivered, in order."""
-        self._segments = sorted(folder.glob("*.jsonl"))
-        for path in self._segments:
-            self._recover(path, last=path == self._segments[-1])
-        if self._segments:
-            self._fd = os.open(self._segments[-1], os.O_RDWR | os.O_CLOEXEC)
-            self._size = os.fstat(self._fd).st_size
-        else:
-            self._fd, self._size = -1, 0
-            self._rotate()
-        self.acknowledged = min(self.acknowledged, self.head.sequence)
-
-    # -------------------------------------------------------------------------------------------- writing
-
-    def write(self, entries: list[Entry]) -> list[Place]:
-        """Append lines; durable after `sync`."""
-        if self._size > SEGMENT_BYTES:
-            self._rotate()
-        places, lines, at = [], [], self._size
-        for entry in entries:
-            line = _encoder.encode(entry) + b"\n"
-            places.append(Place(self._segments[-1], at, len(line)))
-            lines.append(line)
-            at += len(line)
-        data = b"".join(lines)
-        if os.pwrite(self._fd, data, self._size) != len(data):
-            raise OSError("short write to the journal of the chain")
-        self._size = at
-        self.head = Head(entries[-1].sequence, entries[-1].hash)
-        return places
-
-    def sync(self) -> None:
-        """Make what was written durable."""
-        os.fdatasync(self._fd)
-
-    def mark(self, sequence: int) -> None:
-        """Kafka has everything up to `sequence`: note it, and delete segments that are not needed any more."""
-        self.acknowledged = sequence
-        temporary = self.folder / "acknowledged.new"
-        temporary.write_text(str(sequence))
-        os.replace(temporary, self.folder / "acknowledged")
-        while len(self._segments) > 1 and _first(self._segments[1]) <= sequence + 1:
-            self._segments.pop(0).unlink()
-
-    def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._fd)
-
-    def _rotate(self) -> None:
-        """Begin a segment; its head line makes the ones before dispensable."""
-        path = self.folder / f"{self.head.sequence + 1:020d}.jsonl"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        line = _encoder.encode(self.head) + b"\n"
-        os.pwrite(fd, line, 0)
-        os.fdatasync(fd)
-        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-        if self._fd >= 0:
-            os.close(self._fd)  # every round was synced
-        self._fd, self._size = fd, len(line)
-        self._segments.append(path)
-
-    # -------------------------------------------------------------------------------------------- reading
+        self.head = self._recover()
+        numbers = self._segments()
+        self.oldest = numbers[0] - 1 if numbers else 0
+        """Everything up to here was acknowledged and is no longer in the journal."""
+        self._file = os.open(self._path(numbers[-1]), os.O_WRONLY | os.O_APPEND) if numbers else self._create()
+        self._size = os.fstat(self._file).st_size
+        self._mark = os.open(folder / _MARK, os.O_RDWR | os.O_CREAT, 0o600)
+        if self.acknowledged > self.head.sequence:
+            raise Defect(f"{folder} ends at {self.head.sequence}, and {self.acknowledged} was acknowledged")
 
     @staticmethod
-    def read(place: Place) -> Record:
-        """The record at a place. Raises Defect when its line is not what was written."""
-        with place.segment.open("rb") as f:
-            f.seek(place.offset)
-            line = _parse(f.read(place.length))
-        if not isinstance(line, Entry):
-            raise Defect(f"the chain's journal has no record at {place.segment.name}:{place.offset}")
-        return line.record
+    def exists(folder: Path) -> bool:
+        """Whether there is a journal in a folder: not at a first start, nor after a disk was lost."""
+        return any(folder.glob(f"*{_SUFFIX}"))
 
-    def _recover(self, path: Path, *, last: bool) -> None:
-        data = path.read_bytes()
-        good = 0
-        for offset, raw in _lines(data):
-            line = _parse(raw) if raw.endswith(b"\n") else None
-            if line is None:
-                if last and offset + len(raw) == len(data):
-                    break  # torn by a crash before its fsync: never sent, never promised
-                raise Defect(f"the chain's journal is damaged at {path.name}:{offset}")
-            self._take(line, path, offset, len(raw))
-            good = offset + len(raw)
-        if good < len(data):
-            with path.open("rb+") as f:
-                f.truncate(good)
-                os.fsync(f.fileno())
-        if good == 0:  # not even its head line was written: as if it had never been begun
-            path.unlink()
-            self._segments.remove(path)
+    # ------------------------------------------------------------------------------------------------ recovery
 
-    def _take(self, line: Head | Entry, path: Path, offset: int, length: int) -> None:
-        if isinstance(line, Head):
-            if self.head.sequence and line != self.head:
-                raise Defect(f"the chain's journal does not go on at {path.name}")
-            self.head = line
-            return
+    def _segments(self) -> list[int]:
+        return sorted(int(p.stem) for p in self._folder.glob(f"*{_SUFFIX}"))
+
+    def _path(self, first: int) -> Path:
+        return self._folder / f"{first:020d}{_SUFFIX}"
+
+    def _recover(self) -> Head:
+        """The head, after a torn end was cut off."""
+        numbers = self._segments()
+        head = Head(0, GENESIS)
+        for number in numbers:
+            path = self._path(number)
+            last = number == numbers[-1]
+            base = self._base(path)
+            if base is None:
+                if not last or path.stat().st_size > self._torn_base_max():
+                    raise Defect(f"{path}: the first line is damaged")
+                path.unlink()  # it was being made when the process ended: no record was in it
+                break
+            if base.source != self._source:
+                raise Defect(f"{path} belongs to {base.source}, this is {self._source}")
+            expected = head if number != numbers[0] else Head(number - 1, base.hash)
+            if (base.sequence, base.hash) != (expected.sequence, expected.hash):
+                raise Defect(f"{path} does not follow the segment before it")
+            head = self._check(path, expected, last)
+        return head
+
+    def _torn_base_max(self) -> int:
+        """Bytes of the longest first line: what can be torn of a segment that holds no record."""
+        return len(_encoder.encode(Base(self._source, 2**63, GENESIS))) + 1
+
+    def _base(self, path: Path) -> Base | None:
+        with path.open("rb") as file:
+            line = file.readline()
         try:
-            _, link = link_of(line.record.headers)
-        except Invalid as e:
-            raise Defect(f"the chain's journal has no link at {path.name}:{offset}") from e
-        follows = link is not None and (link.sequence, link.prevhash) == (self.head.sequence + 1, self.head.hash)
-        if not follows or line.sequence != self.head.sequence + 1 or record_hash(line.record) != line.hash:
-            raise Defect(f"the chain's journal does not hold together at {path.name}:{offset}")
-        self.head = Head(line.sequence, line.hash)
-        if line.sequence > self.acknowledged:
-            self.unacknowledged.append((line.sequence, line.hash, Place(path, offset, length)))
+            return _bases.decode(line) if line.endswith(b"\n") else None
+        except msgspec.DecodeError:
+            return None
 
-    def _read_mark(self) -> int:
+    def _check(self, path: Path, head: Head, last: bool) -> Head:
+        """The head after a segment. Cuts a torn end off the last one."""
+        with path.open("r+b") as file:
+            offset = len(file.readline())
+            for line in file:
+                entry = _following(line, head)
+                if entry is None:
+                    if not last or not _within_last_batch(file, head.sequence + 1):
+                        raise Defect(f"{path}: damaged behind sequence {head.sequence}")
+                    file.truncate(offset)
+                    os.fsync(file.fileno())
+                    break
+                head = Head(entry.sequence, entry.hash)
+                offset += len(line)
+        return head
+
+    # ------------------------------------------------------------------------------------------------ writing
+
+    def keep(self, batch: Sequence[tuple[int, str, Record]]) -> None:
+        """Write (sequence, hash, record) of each and sync once.
+
+        Raises Overloaded when the disk is full: nothing of the batch is kept then. Raises Defect when the sync failed:
+        nobody knows what is on the disk, and the process has to end, for fsync is never tried again.
+        """
+        first = batch[0][0]
+        lines = b"".join(_encoder.encode(Entry(s, h, first, r)) + b"\n" for s, h, r in batch)
+        if self._size > self._segment_bytes and not self._path(first).exists():
+            full, self._file = self._file, self._create()
+            os.close(full)
+            self._size = os.fstat(self._file).st_size
         try:
-            return int((self.folder / "acknowledged").read_text())
-        except (FileNotFoundError, ValueError):
-            return 0
+            _write(self._file, lines)
+        except OSError as e:
+            os.ftruncate(self._file, self._size)
+            _sync(self._file)
+            raise Overloaded(f"the journal of {self._source} cannot grow: {os.strerror(e.errno or 0)}") from e
+        faults.point("chain.before-fsync")
+        _sync(self._file)
+        self._size += len(lines)
+        self.head = Head(batch[-1][0], batch[-1][1])
+
+    def _create(self) -> int:
+        """A new segment behind the head, durable with its name before a record is in it. Raises as `keep`."""
+        path = self._path(self.head.sequence + 1)
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                _write(file, _encoder.encode(Base(self._source, self.head.sequence, self.head.hash)) + b"\n")
+            except OSError:
+                os.close(file)
+                path.unlink()
+                raise
+        except OSError as e:
+            raise Overloaded(f"the journal of {self._source} cannot grow: {os.strerror(e.errno or 0)}") from e
+        _sync(file)
+        folder = os.open(self._folder, os.O_RDONLY)
+        _sync(folder)
+        os.close(folder)
+        return file
+
+    # ------------------------------------------------------------------------------------------------ reading
+
+    def read(self, first: int) -> Iterator[Entry]:
+        """Kept records from a sequence on, to the last that is whole now. Raises Defect when one has changed."""
+        numbers = self._segments()
+        start = max((n for n in numbers if n <= first), default=None)
+        if start is None:
+            raise Defect(f"{self._source}: sequence {first} is not in the journal")
+        for number in (n for n in numbers if n >= start):
+            path = self._path(number)
+            base = self._base(path)
+            if base is None:
+                raise Defect(f"{path} has changed since it was opened")
+            head = Head(base.sequence, base.hash)
+            with path.open("rb") as file:
+                file.readline()
+                for line in file:
+                    entry = _following(line, head)
+                    if entry is None:
+                        if line.endswith(b"\n"):
+                            raise Defect(f"{path} has changed since it was opened")
+                        return  # being written
+                    head = Head(entry.sequence, entry.hash)
+                    if entry.sequence >= first:
+                        yield entry
+
+    def hash_at(self, sequence: int) -> str:
+        """Hash of the record with that sequence, or of the chain before the oldest segment."""
+        if sequence == self.head.sequence:
+            return self.head.hash
+        if sequence == self.oldest:
+            base = self._base(self._path(sequence + 1))
+            return base.hash if base else GENESIS
+        return next(self.read(sequence)).hash
+
+    # ------------------------------------------------------------------------------------------------ forgetting
+
+    @property
+    def acknowledged(self) -> int:
+        """Every record up to this sequence is known to be acknowledged. May lag behind the truth, never ahead."""
+        text = os.pread(self._mark, 20, 0)
+        return max(self.oldest, int(text) if len(text) == 20 and text.isdigit() else 0)
+
+    def acknowledge(self, sequence: int) -> None:
+        """Note that all up to here are acknowledged, and remove segments that hold nothing else.
+
+        Not synced: losing the note means sending again what the log has, byte for byte the same.
+        """
+        os.pwrite(self._mark, b"%020d" % sequence, 0)
+        faults.point("chain.before-forget")
+        numbers = self._segments()
+        for number, following in pairwise(numbers):
+            if following <= sequence + 1:
+                self._path(number).unlink()
+                self.oldest = following - 1
+
+    def close(self) -> None:
+        """Let go of the files."""
+        os.close(self._file)
+        os.close(self._mark)
 
 
-def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    start = 0
-    while start < len(data):
-        end = data.find(b"\n", start) + 1 or len(data)
-        yield start, data[start:end]
-        start = end
-
-
-def _parse(raw: bytes) -> Head | Entry | None:
+def _sync(file: int) -> None:
     try:
-        return _decoder.decode(raw)
-    except msgspec.DecodeError:
+        os.fdatasync(file)  # with the file's size, without its times
+    except OSError as e:
+        raise Defect(f"fsync failed: {os.strerror(e.errno or 0)}") from e
+
+
+def _write(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _decode(line: bytes) -> Entry | None:
+    """The entry of a whole line whose record is the one that was hashed."""
+    with suppress(msgspec.DecodeError):
+        entry = _entries.decode(line)
+        if line.endswith(b"\n") and record_hash(entry.record) == entry.hash:
+            return entry
+    return None
+
+
+def _following(line: bytes, head: Head) -> Entry | None:
+    """The entry of a line, if it is the one that has to come after `head`."""
+    entry = _decode(line)
+    if entry is None or entry.sequence != head.sequence + 1:
         return None
+    try:
+        _, link = link_of(entry.record.headers)
+    except Invalid:
+        return None
+    return entry if link == Link(entry.sequence, head.hash) else None
 
 
-def _first(segment: Path) -> int:
-    return int(segment.stem)
+def _within_last_batch(rest: Iterator[bytes], damaged: int) -> bool:
+    """Whether no line behind the damaged one is of a batch begun after it: those were written when it was synced."""
+    return all(entry is None or entry.batch <= damaged for entry in map(_decode, rest))

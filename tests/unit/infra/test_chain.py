@@ -1,224 +1,452 @@
-"""The chain: linked, durable before it is sent, sent until acknowledged, recovered as it was."""
+"""The chain of one process: kept before sent, sent until acknowledged, numbered and hashed without a gap."""
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import gc
 import os
+import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from infra.chain import ChainBroken, ChainedLog
-from infra.chain_journal import Journal
+from infra import anchors, chain_sender
+from infra.chain import ChainedLog
 from infra.memory import MemoryLog, MemoryObjects
-from infra.ports import Position
-from schemas.envelope import GENESIS, Record, link_of, record_hash
-from schemas.errors import Defect, Overloaded, Permanent, Transient
-from schemas.events import StudyReopened
+from infra.ports import Objects, Position, Stored
+from infra.settings import Settings
+from schemas.envelope import GENESIS, Link, Record, decode, link_of, record_hash
+from schemas.errors import Defect, Invalid, Overloaded, Permanent, Transient
 from schemas.topics import topic_of
+from tests.unit.infra.chains import SOURCE, rejected
 
-TOPIC = topic_of(StudyReopened)
-SOURCE = "/gateway/TEST/1"
-
-
-def event(n: int) -> StudyReopened:
-    return StudyReopened(study_uid=f"1.2.{n}", revision=1, pack_id="018f0000-0000-7000-8000-000000000001", offset=n)
+TOPIC = topic_of(rejected(0))
+WAIT_S = 10.0
 
 
-def chain(folder: Path, log: MemoryLog, **options: object) -> ChainedLog:
-    options = {"backlog_max": 1000, "fatal": lambda e: None, **options}
-    return ChainedLog(log, folder, SOURCE, **options)  # type: ignore[arg-type]
+def eventually(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
-def records(log: MemoryLog) -> list[Record]:
-    """Of the topic, by sequence."""
-    stored = log.read(TOPIC, {}, log.ends(TOPIC))
-    found = [Record(TOPIC, s.key or b"", s.headers, s.value or b"") for s in stored]
-    return sorted(found, key=sequence)
+def stored(log: MemoryLog) -> list[Stored]:
+    return list(log.read(TOPIC, {}, log.ends(TOPIC)))
 
 
-def sequence(record: Record) -> int:
-    _, link = link_of(record.headers)
-    assert link is not None
-    return link.sequence
-
-
-def assert_whole(found: list[Record], count: int) -> None:
-    """Numbered from 1 without a gap, each linked to the one before; identical repeats allowed."""
-    distinct = {sequence(r): r for r in found}
-    assert sorted(distinct) == list(range(1, count + 1))
-    assert all(distinct[sequence(r)] == r for r in found)
-    links = [link_of(distinct[n].headers)[1] for n in range(1, count + 1)]
-    assert links[0] is not None
-    assert links[0].prevhash == GENESIS
-    for n, (_, link) in enumerate(pairwise(links), start=1):
+def checked(log: MemoryLog, source: str = SOURCE) -> list[str]:
+    """Event ids in the order of their sequence, after walking the chain."""
+    records: dict[int, Record] = {}
+    for s in stored(log):
+        record = Record(s.position.topic, s.key or b"", s.headers, s.value or b"")
+        origin, link = link_of(record.headers)
         assert link is not None
-        assert link.prevhash == record_hash(distinct[n])
+        assert origin == source
+        assert records.setdefault(link.sequence, record) == record, "a repetition differs"
+    prevhash = GENESIS
+    ids = []
+    for sequence in range(1, len(records) + 1):
+        record = records[sequence]
+        assert link_of(record.headers)[1] == Link(sequence, prevhash)
+        prevhash = record_hash(record)
+        ids.append(decode(record.topic, record.key, record.headers, record.value).id)
+    return ids
 
 
-def test_events_are_numbered_linked_and_acknowledged(tmp_path: Path) -> None:
-    log = MemoryLog()
-    own = chain(tmp_path, log)
-    sent = [own.publish(event(n)) for n in range(50)]
-    for publication in sent:
-        publication.kept.result(5)
-        assert publication.acknowledged.result(5).topic == TOPIC
-    assert own.backlog == 0
-    own.close(5)
-    assert_whole(records(log), 50)
+class Slow(MemoryLog):
+    """Answers when told to, and fails as often as told to."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[Record] = []
+        self.held: list[tuple[Record, Future[Position]]] = []
+        self.holding = False
+        self.failures = 0
 
-def test_a_restart_goes_on_where_the_chain_ended(tmp_path: Path) -> None:
-    log = MemoryLog()
-    for run in range(3):
-        own = chain(tmp_path, log)
-        for n in range(10):
-            own.publish(event(10 * run + n)).acknowledged.result(5)
-        own.close(5)
-    found = records(log)
-    assert len(found) == 30, "nothing acknowledged is sent again after an orderly stop"
-    assert_whole(found, 30)
-
-
-def test_with_kafka_away_events_are_kept_and_sent_later_in_order(tmp_path: Path) -> None:
-    log = MemoryLog()
-    log.away = True
-    own = chain(tmp_path, log)
-    sent = [own.publish(event(n)) for n in range(20)]
-    for publication in sent:
-        publication.kept.result(5)
-    assert own.backlog == 20
-    own.close(0.1)
-    for publication in sent:
-        with pytest.raises(Transient):
-            publication.acknowledged.result(5)
-    log.away = False
-    again = chain(tmp_path, log)
-    deadline = time.monotonic() + 10
-    while again.backlog and time.monotonic() < deadline:
-        time.sleep(0.01)
-    again.close(5)
-    assert_whole(records(log), 20)
-
-
-def test_what_kafka_refuses_is_sent_again_byte_for_byte(tmp_path: Path) -> None:
-    class Flaky(MemoryLog):
-        refusals = 3
-
-        def append(self, record: Record) -> Future[Position]:
-            if self.refusals:
-                self.refusals -= 1
-                failed: Future[Position] = Future()
-                failed.set_exception(Transient("not now"))
-                return failed
+    def append(self, record: Record) -> Future[Position]:
+        self.sent.append(record)
+        if self.failures:
+            self.failures -= 1
+            raise Overloaded("full")
+        if not self.holding:
             return super().append(record)
+        future: Future[Position] = Future()
+        self.held.append((record, future))
+        return future
 
-    log = Flaky()
-    own = chain(tmp_path, log)
-    for publication in [own.publish(event(n)) for n in range(5)]:
-        publication.acknowledged.result(10)
-    own.close(5)
-    assert_whole(records(log), 5)
+    def answer(self, fail: Callable[[int], bool] = lambda n: False) -> None:
+        """Answer all held; those for whose number `fail` is true, with an error."""
+        held, self.held = self.held, []
+        for n, (record, future) in enumerate(held):
+            if fail(n):
+                future.set_exception(Transient("away"))
+            else:
+                future.set_result(super().append(record).result())
 
 
-def test_a_full_backlog_is_overloaded_and_drains(tmp_path: Path) -> None:
-    log = MemoryLog()
+@pytest.fixture
+def log() -> MemoryLog:
+    return MemoryLog()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., ChainedLog]]:
+    """Makes chains in one folder, and closes what is still open."""
+    made: list[ChainedLog] = []
+
+    def make(log: MemoryLog, **changed: Any) -> ChainedLog:
+        options: dict[str, Any] = {"backlog_max": 100_000, "anchors": None, **changed}
+        made.append(ChainedLog(log, tmp_path / "chain", changed.pop("source", SOURCE), **options))
+        return made[-1]
+
+    yield make
+    for chain in made:
+        if not chain._closing.is_set():
+            chain.close(0.0)
+
+
+Start = Callable[..., ChainedLog]
+
+
+def test_an_event_is_kept_then_acknowledged(log: MemoryLog, start: Start) -> None:
+    chain = start(log)
+    publication = chain.publish(rejected(1), subject="a subject", traceparent="00-1-2-01")
+    publication.kept.result(WAIT_S)
+    position = publication.acknowledged.result(WAIT_S)
+    (found,) = stored(log)
+    assert found.position == position == publication.position
+    envelope = decode(TOPIC, found.key, found.headers, found.value)
+    assert (envelope.id, envelope.source, envelope.event) == (publication.id, SOURCE, rejected(1))
+    assert (envelope.subject, envelope.traceparent) == ("a subject", "00-1-2-01")
+    assert envelope.link == Link(1, GENESIS)
+    eventually(lambda: chain.backlog == 0)
+
+
+def test_ids_may_be_given(log: MemoryLog, start: Start) -> None:
+    chain = start(log)
+    chain.publish(rejected(1), id="decided").acknowledged.result(WAIT_S)
+    assert checked(log) == ["decided"]
+
+
+def test_many_threads_make_one_chain_with_few_syncs(
+    log: MemoryLog, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = start(log)
+    syncs = 0
+    really = os.fdatasync
+
+    def counted(file: int) -> None:
+        nonlocal syncs
+        syncs += 1
+        time.sleep(0.002)
+        really(file)
+
+    monkeypatch.setattr(os, "fdatasync", counted)
+    publications = []
+
+    def publish(thread: int) -> None:
+        for n in range(50):
+            publication = chain.publish(rejected(thread * 1000 + n))
+            publication.kept.result(WAIT_S)
+            publications.append(publication)
+
+    threads = [threading.Thread(target=publish, args=(t,)) for t in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for publication in publications:
+        publication.acknowledged.result(WAIT_S)
+    assert sorted(checked(log)) == sorted(p.id for p in publications)
+    assert syncs < 200
+
+
+def test_an_event_that_its_schema_refuses_is_not_taken(log: MemoryLog, start: Start) -> None:
+    chain = start(log)
+    with pytest.raises(Invalid):
+        chain.publish(rejected(-1))
+    with pytest.raises(Invalid, match="does not fit"):
+        chain.publish(rejected(1), subject="x" * 1_000_000)
+    chain.publish(rejected(1), id="good").acknowledged.result(WAIT_S)
+    assert checked(log) == ["good"]
+
+
+# ------------------------------------------------------------------------------------------------ the log away
+
+
+def test_with_the_log_away_events_are_kept_and_sent_when_it_is_back(log: MemoryLog, start: Start) -> None:
     log.away = True
-    own = chain(tmp_path, log, backlog_max=3)
-    sent = [own.publish(event(n)) for n in range(3)]
-    with pytest.raises(Overloaded):
-        own.publish(event(4))
+    chain = start(log)
+    publications = [chain.publish(rejected(n)) for n in range(20)]
+    for publication in publications:
+        publication.kept.result(WAIT_S)
+    assert chain.backlog == 20
+    assert not publications[0].acknowledged.done()
     log.away = False
-    for publication in sent:
-        publication.acknowledged.result(10)
-    own.publish(event(5)).acknowledged.result(10)
-    own.close(5)
+    for publication in publications:
+        publication.acknowledged.result(WAIT_S)
+    assert checked(log) == [p.id for p in publications]
 
 
-def test_two_processes_cannot_have_one_chain(tmp_path: Path) -> None:
-    own = chain(tmp_path, MemoryLog())
-    with pytest.raises(Permanent):
-        chain(tmp_path, MemoryLog())
-    own.close(1)
-
-
-def journal_with(folder: Path, count: int) -> Path:
-    log = MemoryLog()
+def test_too_much_waiting_is_overload(log: MemoryLog, start: Start) -> None:
     log.away = True
-    own = chain(folder, log)
-    for n in range(count):
-        own.publish(event(n)).kept.result(5)
-    own.close(0)
-    (path,) = folder.glob("*.jsonl")
-    return path
+    chain = start(log, backlog_max=5)
+    for n in range(5):
+        chain.publish(rejected(n))
+    with pytest.raises(Overloaded):
+        chain.publish(rejected(5))
+    log.away = False
+    eventually(lambda: chain.backlog == 0)
+    chain.publish(rejected(5)).acknowledged.result(WAIT_S)
+    assert len(checked(log)) == 6
 
 
-def test_a_torn_last_line_is_cut_off_at_every_byte(tmp_path: Path) -> None:
-    path = journal_with(tmp_path / "whole", 3)
-    whole = path.read_bytes()
-    last = whole.rstrip(b"\n").rfind(b"\n") + 1
-    for cut in range(last + 1, len(whole), 37):
-        folder = tmp_path / f"cut-{cut}"
-        folder.mkdir()
-        (folder / path.name).write_bytes(whole[:cut])
-        journal = Journal(folder)
-        assert journal.head.sequence == 2
-        journal.close()
-        assert (folder / path.name).read_bytes() == whole[:last]
+def test_what_does_not_fit_into_memory_comes_from_the_journal(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain_sender, "RECENT_MAX", 10)
+    monkeypatch.setattr(chain_sender, "WINDOW", 7)
+    log = Slow()
+    log.away = True
+    chain = start(log)
+    ids = [chain.publish(rejected(n)).id for n in range(300)]
+    assert len(chain._sender._recent) <= 10
+    log.away = False
+    ids += [chain.publish(rejected(n)).id for n in range(300, 400)]
+    eventually(lambda: chain.backlog == 0)
+    assert checked(log) == ids
 
 
-@pytest.mark.parametrize("at", [0.2, 0.5, 0.7])
-def test_a_damaged_middle_is_refused(tmp_path: Path, at: float) -> None:
-    path = journal_with(tmp_path, 6)
-    data = bytearray(path.read_bytes())
-    data[int(len(data) * at)] ^= 0x01
-    path.write_bytes(data)
+def test_a_repetition_is_the_same_bytes_in_the_same_order(start: Start) -> None:
+    log = Slow()
+    log.holding = True
+    chain = start(log)
+    ids = [chain.publish(rejected(n)).id for n in range(6)]
+    eventually(lambda: len(log.held) == 6)
+    log.answer(fail=lambda n: n in (1, 3))
+    eventually(lambda: len(log.held) == 2)
+    ids.append(chain.publish(rejected(6)).id)
+    time.sleep(0.05)
+    assert len(log.held) == 2, "a new record must not overtake those repeated"
+    log.holding = False
+    log.answer()
+    eventually(lambda: chain.backlog == 0)
+    sequences = [link.sequence for r in log.sent if (link := link_of(r.headers)[1])]
+    assert sequences == [1, 2, 3, 4, 5, 6, 2, 4, 7]
+    assert log.sent[6] == log.sent[1]
+    assert checked(log) == ids
+
+
+def test_a_queue_that_is_full_is_tried_again(start: Start) -> None:
+    log = Slow()
+    log.failures = 3
+    chain = start(log)
+    ids = [chain.publish(rejected(n)).id for n in range(3)]
+    eventually(lambda: chain.backlog == 0)
+    assert checked(log) == ids
+
+
+# ------------------------------------------------------------------------------------------------ who waits
+
+
+def test_who_no_longer_waits_is_forgotten(log: MemoryLog, start: Start) -> None:
+    log.away = True
+    chain = start(log)
+
+    async def impatient() -> None:
+        for n in range(10):
+            publication = chain.publish(rejected(n))
+            await asyncio.wrap_future(publication.kept)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(asyncio.wrap_future(publication.acknowledged), 0.001)
+
+    asyncio.run(impatient())
+    gc.collect()
+    assert (len(chain._awaited), len(chain._told)) == (0, 0)
+    log.away = False
+    eventually(lambda: chain.backlog == 0)
+    assert len(checked(log)) == 10
+
+
+def test_who_asks_late_is_told(log: MemoryLog, start: Start) -> None:
+    chain = start(log)
+    publication = chain.publish(rejected(1))
+    eventually(lambda: publication.position is not None)
+    assert publication.acknowledged.result(0) == publication.position
+
+
+# ------------------------------------------------------------------------------------------------ ends and starts
+
+
+def test_closing_waits_for_acknowledgements(start: Start) -> None:
+    log = Slow()
+    log.holding = True
+    chain = start(log)
+    publication = chain.publish(rejected(1))
+    acknowledged = publication.acknowledged
+    eventually(lambda: bool(log.held))
+    threading.Timer(0.1, log.answer).start()
+    chain.close(WAIT_S)
+    assert acknowledged.result(0) == publication.position
+
+
+def test_what_is_left_is_sent_at_the_next_start(log: MemoryLog, start: Start) -> None:
+    log.away = True
+    chain = start(log)
+    publications = [chain.publish(rejected(n)) for n in range(5)]
+    waiting = publications[0].acknowledged
+    chain.close(0.05)
+    with pytest.raises(Transient):
+        waiting.result(0)
+    with pytest.raises(Transient):
+        publications[1].acknowledged.result(0)
+    with pytest.raises(Transient):
+        chain.publish(rejected(9))
+    log.away = False
+    again = start(log)
+    ids = [p.id for p in publications] + [again.publish(rejected(5)).id]
+    eventually(lambda: again.backlog == 0)
+    assert checked(log) == ids
+    again.close(WAIT_S)
+    third = start(log)
+    assert third.backlog == 0
+    assert len(stored(log)) == 6, "what is known to be acknowledged is not sent again"
+
+
+def test_one_process_a_source(log: MemoryLog, start: Start) -> None:
+    chain = start(log)
+    with pytest.raises(Permanent, match="SIJIL_INSTANCE"):
+        start(log)
+    chain.close(0.0)
+    start(log)
+
+
+def test_a_damaged_journal_lets_go_of_the_lock(log: MemoryLog, start: Start, tmp_path: Path) -> None:
+    chain = start(log)
+    for n in range(2):
+        chain.publish(rejected(n)).kept.result(WAIT_S)
+    chain.close(0.0)
+    (path,) = (tmp_path / "chain").glob("*.journal")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"sequence":1,', b'"sequence":3,'))
     with pytest.raises(Defect):
-        Journal(tmp_path)
+        start(log)
+    path.write_bytes(content)
+    start(log)
 
 
-def test_segments_that_kafka_has_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infra.chain_journal.SEGMENT_BYTES", 2_000)
-    log = MemoryLog()
-    own = chain(tmp_path, log)
-    for n in range(100):
-        own.publish(event(n)).acknowledged.result(5)
-    own.close(5)
-    assert len(list(tmp_path.glob("*.jsonl"))) == 1
-    again = chain(tmp_path, log)
-    again.publish(event(100)).acknowledged.result(5)
-    again.close(5)
-    assert_whole(records(log), 101)
+def test_open_by_settings(tmp_path: Path, log: MemoryLog) -> None:
+    settings = Settings(home=tmp_path, site="CAIRO", instance="2")
+    chain = ChainedLog.open(settings, "api", log, MemoryObjects())
+    chain.publish(rejected(1)).acknowledged.result(WAIT_S)
+    chain.close(0.0)
+    assert chain.source == "/api/CAIRO/2"
+    assert len(checked(log, "/api/CAIRO/2")) == 1
 
 
-def test_a_disk_that_fails_breaks_the_chain_loudly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[BaseException] = []
-    own = chain(tmp_path, MemoryLog(), fatal=told.append)
-
-    def fail(fd: int) -> None:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(os, "fdatasync", fail)
-    publication = own.publish(event(1))
-    with pytest.raises(ChainBroken):
-        publication.kept.result(5)
-    with pytest.raises(ChainBroken):
-        own.publish(event(2))
-    assert len(told) == 1
+# ------------------------------------------------------------------------------------------------ the disk
 
 
-def test_heads_are_anchored_and_a_lost_journal_is_refused(tmp_path: Path) -> None:
-    log, objects = MemoryLog(), MemoryObjects()
-    own = chain(tmp_path / "a", log, anchors=(objects, "sijil-anchors"), anchor_interval_s=0.1)
+def test_a_full_disk_is_overload_and_leaves_no_gap(
+    log: MemoryLog, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = start(log)
+    first = chain.publish(rejected(1))
+    first.kept.result(WAIT_S)
+
+    def full(file: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    refused = chain.publish(rejected(2))
+    with pytest.raises(Overloaded):
+        refused.kept.result(WAIT_S)
+    with pytest.raises(Overloaded):
+        refused.acknowledged.result(0)
+    monkeypatch.undo()
+    third = chain.publish(rejected(3))
+    third.acknowledged.result(WAIT_S)
+    assert checked(log) == [first.id, third.id]
+
+
+def test_a_failed_sync_ends_the_process(log: MemoryLog, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[BaseException] = []
+    chain = start(log, fatal=ended.append)
+
+    def failing(file: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", failing)
+    publication = chain.publish(rejected(1))
+    acknowledged = publication.acknowledged
+    for future in (publication.kept, acknowledged):
+        with pytest.raises(Defect):
+            future.result(WAIT_S)
+    eventually(lambda: len(ended) == 1)
+    with pytest.raises(Defect):
+        chain.publish(rejected(2))
+    assert stored(log) == []
+
+
+# ------------------------------------------------------------------------------------------------ anchors
+
+
+BUCKET = "sijil-anchors"
+
+
+def anchored(objects: Objects) -> list[anchors.Anchor]:
+    return [anchors.read(objects, BUCKET, k) for k in anchors.keys(objects, BUCKET, SOURCE)]
+
+
+def test_the_acknowledged_head_is_anchored_at_start_and_every_interval(log: MemoryLog, start: Start) -> None:
+    objects = MemoryObjects()
+    chain = start(log, anchors=(objects, BUCKET), anchor_interval_s=0.02)
     for n in range(3):
-        own.publish(event(n)).acknowledged.result(5)
-    deadline = time.monotonic() + 10
-    while not list(objects.list("sijil-anchors", "_gateway_TEST_1/")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    own.close(5)
-    (key, *_) = objects.list("sijil-anchors", "_gateway_TEST_1/")
-    assert key == f"_gateway_TEST_1/{3:020d}.json"
-    with pytest.raises(Defect, match="anchored"):
-        chain(tmp_path / "b", log, anchors=(objects, "sijil-anchors"))
+        chain.publish(rejected(n)).acknowledged.result(WAIT_S)
+    eventually(lambda: bool(anchored(objects)) and anchored(objects)[-1].sequence == 3)
+    records = {link.sequence: s for s in stored(log) if (link := link_of(s.headers)[1])}
+    last = records[3]
+    expected = record_hash(Record(TOPIC, last.key or b"", last.headers, last.value or b""))
+    assert anchored(objects)[-1].hash == expected
+    assert next(iter(objects.list(BUCKET, ""))).startswith("_gateway_LOCAL_1/000000000000")
+    log.away = True
+    for n in range(3):
+        chain.publish(rejected(n)).kept.result(WAIT_S)
+    time.sleep(0.1)
+    assert anchored(objects)[-1].sequence == 3, "what the log has not acknowledged is not anchored"
+    chain.close(0.0)
+    log.away = False
+    again = start(log, anchors=(objects, BUCKET), anchor_interval_s=0.02)
+    eventually(lambda: anchored(objects)[-1].sequence == 6)
+    again.close(0.0)
+    start(log, anchors=(objects, BUCKET))
+    time.sleep(0.05)
+    assert anchored(objects)[-1].sequence == 6
+
+
+def test_with_s3_away_the_chain_goes_on(log: MemoryLog, start: Start) -> None:
+    objects = MemoryObjects()
+    chain = start(log, anchors=(objects, BUCKET), anchor_interval_s=0.02)
+    objects.away = True
+    chain.publish(rejected(1)).acknowledged.result(WAIT_S)
+    time.sleep(0.05)
+    objects.away = False
+    eventually(lambda: len(anchored(objects)) == 1)
+
+
+def test_a_lost_journal_is_not_begun_again(log: MemoryLog, start: Start, tmp_path: Path) -> None:
+    objects = MemoryObjects()
+    chain = start(log, anchors=(objects, BUCKET), anchor_interval_s=0.02)
+    chain.publish(rejected(1)).acknowledged.result(WAIT_S)
+    eventually(lambda: len(anchored(objects)) == 1)
+    chain.close(0.0)
+    (tmp_path / "chain").rename(tmp_path / "lost")
+    with pytest.raises(Defect, match="is lost"):
+        start(log, anchors=(objects, BUCKET))
+    objects.away = True
+    with pytest.raises(Transient):
+        start(log, anchors=(objects, BUCKET))
