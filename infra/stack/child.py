@@ -105,7 +105,7 @@ class Child:
             pid_file=self.run.pid_file(self.part.name),
             log_file=logs.path(self.settings.home, self.part.name),
             environment=environment,
-            folder=self.settings.home,
+            folder=self.part.folder(self.settings),
         )
         self.identity = process.identity(self.process.pid)
         self.shown.pid, self.shown.health, self.shown.why = self.process.pid, "starting", ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from infra.settings import Settings
@@ -41,6 +42,8 @@ class Part:
     """Before its process starts: installs, writes configuration. Raises StackError."""
     finish: Callable[[Settings], None] = field(default=_nothing)
     """Once it answers: passwords, durable settings. Raises StackError."""
+    folder: Callable[[Settings], Path] = field(default=lambda settings: settings.home)
+    """Where its process runs."""
     stop_s: float = 15.0
     """From SIGTERM to SIGKILL."""
     health_port: Callable[[Settings], int | None] = field(default=lambda settings: None)
@@ -95,6 +98,7 @@ PARTS: tuple[Part, ...] = (
         command=seaweedfs.command,
         probe=seaweedfs.probe,
         finish=seaweedfs.finish,
+        folder=seaweedfs.folder,
         stop_s=3.0,
     ),
     Part(

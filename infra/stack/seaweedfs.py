@@ -1,8 +1,17 @@
-"""SeaweedFS: master, volume server, filer and S3 gateway in one process, loopback only, with a key per role."""
+"""SeaweedFS: master, volume server, filer and S3 gateway in one process, loopback only, with a key per role.
+
+The S3 door asks for keys; the doors behind it (filer, volumes) ask for tokens that only this process can sign, or any
+user of the machine could read packs there.
+
+With `-fsync` an object's bytes are on disk when its PUT is answered (seen with strace). SeaweedFS syncs neither the
+index of its volumes nor the filer's own database: a power cut, not a crash, may forget the last seconds' objects. The
+gateways' spools keep committed packs for that case; production has an S3 service that does not forget.
+"""
 
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +21,22 @@ from infra.stack import credentials, install, probes
 from infra.stack.credentials import S3_ACTIONS, Credentials
 from infra.stack.errors import StackError
 
+_TOKENS = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
 FSYNC = "fs.configure -locationPrefix=/buckets/ -fsync -apply"
+
+
+def folder(settings: Settings) -> Path:
+    """Where its processes run: SeaweedFS looks for security.toml there and nowhere else that is ours."""
+    return settings.home / "secrets"
 
 
 def prepare(settings: Settings) -> None:
     """The identities of the S3 gateway. Idempotent."""
     install.weed()
     (settings.home / "data/seaweedfs").mkdir(parents=True, exist_ok=True)
+    security = folder(settings) / "security.toml"
+    if not security.exists():
+        credentials.write_private(security, "".join(f'[{name}]\nkey = "{secrets.token_hex(32)}"\n' for name in _TOKENS))
     write_identities(settings, credentials.ensure(settings.home))
 
 
@@ -79,11 +97,11 @@ def command(settings: Settings) -> Sequence[str]:
         "volume.preStopSeconds": 0,
         "volume.readMode": "local",
         "filer": "true",
-        "filer.localSocket": "run/filer.sock",  # relative to <home>: a socket path may have 107 bytes at most
+        "filer.localSocket": "../run/filer.sock",  # relative to secrets/: a socket path may have 107 bytes at most
         "filer.exposeDirectoryData": "false",
         "s3": "true",
         "s3.config": _identities_file(settings),
-        "s3.localSocket": "run/s3.sock",
+        "s3.localSocket": "../run/s3.sock",
         "s3.port.iceberg": 0,
         "s3.port.lance": 0,
         "s3.autoCreateBucket": "false",
@@ -109,7 +127,15 @@ def finish(settings: Settings) -> None:
     by_flag = ports(settings)
     shell = [install.weed(), "shell", f"-master=127.0.0.1:{by_flag['master.port']}.{by_flag['master.port.grpc']}"]
     shell.append(f"-filer=127.0.0.1:{by_flag['filer.port']}.{by_flag['filer.port.grpc']}")
-    done = subprocess.run(shell, input=FSYNC + "\nexit\n", capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        shell,
+        input=f"{FSYNC}\nexit\n",
+        cwd=folder(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     if done.returncode or '"fsync"' not in done.stdout.replace(" ", ""):
         raise StackError(f"SeaweedFS did not take its fsync setting: {(done.stderr or done.stdout).strip()[-200:]}")
     marker.touch()

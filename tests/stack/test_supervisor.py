@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from infra.settings import ROLES
-from infra.stack import probes
+from infra.stack import probes, seaweedfs
 from infra.stack.errors import NotReady
 from tests.local_stack import SERVERS, LocalStack
 
@@ -91,6 +92,16 @@ def test_the_password_that_cassandra_comes_with_opens_nothing(up: LocalStack) ->
     with pytest.raises(probes.CqlError) as refused:
         probes.cassandra("127.0.0.1", up.settings("admin").cassandra_port, "cassandra", "cassandra")
     assert refused.value.code == probes.Cql.BAD_CREDENTIALS
+
+
+def test_what_is_behind_the_s3_door_asks_for_a_token(up: LocalStack) -> None:
+    ports = seaweedfs.ports(up.settings("admin"))
+    for port, path in ((ports["filer.port"], "/buckets/sijil-packs/x"), (ports["volume.port"], "/3,01637037d6")):
+        for method in ("GET", "PUT", "DELETE"):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request(method, path, body=b"" if method == "PUT" else None)
+            assert connection.getresponse().status == 401, (method, path)
+            connection.close()
 
 
 def test_a_second_up_of_the_same_home_is_refused(up: LocalStack) -> None:
