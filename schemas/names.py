@@ -74,18 +74,19 @@ def pattern_words(pattern: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
     whole: list[str] = []
     starts: list[str] = []
-    words = [w for w in _PATTERN_SEPARATORS.split(pattern) if w]
-    wild_before = False
-    while words:
-        word = words.pop(0)
-        if fold(word) == _SERVANT and words:
-            word += words.pop(0)
-        head, *rest = _WILDCARDS.split(word, maxsplit=1)
-        token = fold(head)[:TOKEN_LENGTH_MAX]
-        if token and not wild_before:
-            # A servant at the pattern's end may join what follows it in the name.
-            (starts if rest or token == _SERVANT else whole).append(token)
-        wild_before = bool(rest)
+    for group in pattern.split("="):
+        words = [w for w in _PATTERN_SEPARATORS.split(group) if w]
+        wild_before = False
+        while words:
+            word = words.pop(0)
+            if fold(word) == _SERVANT and words:
+                word += words.pop(0)
+            head, *rest = _WILDCARDS.split(word, maxsplit=1)
+            token = fold(head)[:TOKEN_LENGTH_MAX]
+            if token and not wild_before:
+                # A servant at a group's end may join what follows it in the name.
+                (starts if rest or token == _SERVANT else whole).append(token)
+            wild_before = bool(rest)
     return tuple(whole), tuple(starts)
 
 

@@ -23,11 +23,17 @@ from infra.http_door import HttpDoor, problem
 
 def register(app: FastAPI, door: HttpDoor) -> None:
     """Add the query API to the door."""
-    add(app, door, Views(lambda: CassandraTables.connect(door.settings)))
+    decoders = Decoders()
+
+    async def end_decoders() -> None:
+        await asyncio.to_thread(decoders.close)
+
+    door.on_stop(end_decoders)
+    add(app, door, Views(lambda: CassandraTables.connect(door.settings)), decoders)
 
 
-def add(app: FastAPI, door: HttpDoor, views: Views) -> None:
-    """The same on given read models."""
+def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders) -> None:
+    """The same on given read models, with given decoders."""
     settings = door.settings
     freshness = Freshness(door.log, views)
     audit = Audit(
@@ -37,7 +43,6 @@ def add(app: FastAPI, door: HttpDoor, views: Views) -> None:
         search_secret=bytes.fromhex(settings.search_secret),
         window_s=settings.access_window_s,
     )
-    decoders = Decoders()
     room = Room(settings, views, door.objects, Retriever(Packs(views, door.objects), decoders))
     guard = Guard(app, audit, freshness)
     search.add(guard, room)
@@ -47,13 +52,9 @@ def add(app: FastAPI, door: HttpDoor, views: Views) -> None:
     async def not_acceptable(request: Request, error: Exception) -> Response:
         return problem(406, "This cannot be answered in a form the client takes", str(error))
 
-    async def end_decoders() -> None:
-        await asyncio.to_thread(decoders.close)
-
     app.add_exception_handler(NotAcceptable, not_acceptable)
     for part in (views, freshness, audit):
         door.on_start(part.start)
         door.on_stop(part.stop)
-    door.on_stop(end_decoders)
     door.readiness("cassandra", lambda: views.reachable)
     door.backlog("lag", freshness.events)

@@ -179,7 +179,7 @@ def _explicit(part10: bytes) -> bytes:
         meta.setdefault("MediaStorageSOPClassUID", ds.get("SOPClassUID"))
         meta.setdefault("MediaStorageSOPInstanceUID", ds.get("SOPInstanceUID"))
         out = io.BytesIO()
-        pydicom.dcmwrite(out, ds, implicit_vr=False, little_endian=True, force_encoding=True, enforce_file_format=True)
+        pydicom.dcmwrite(out, ds, implicit_vr=False, little_endian=True, enforce_file_format=True)
         return out.getvalue()
 
     return _guarded(work)

@@ -21,13 +21,13 @@ Row = Mapping[str, Any]
 Test = Callable[[Row], bool]
 
 _WILDCARDS = re.compile(r"([*?])")
-_SPACES = re.compile(r"[=\s,;،؛/\\|()\[\]\"'`._-]+")
+_SPACES = re.compile(r"[\s,;،؛/\\|()\[\]\"'`._-]+")
 _STARS = re.compile(r"\*+")
 _SERVANT = re.compile(r"(?<!\w)عبد ")
 _attributes = msgspec.json.Decoder(dict[str, Any])
 
 
-def tests(conditions: Iterable[Condition], level: Level) -> tuple[Test, ...]:
+def row_tests(conditions: Iterable[Condition], level: Level) -> tuple[Test, ...]:
     """The tests of a level's rows."""
     return tuple(_test(c) for c in conditions if c.attribute.level is level)
 
@@ -122,13 +122,12 @@ def name_test(pattern: str) -> Callable[[str], bool]:
     folded = _compiled(_folded(pattern))
     components = "^" in pattern
 
-    def one(name: str) -> bool:
-        return plain.match(_trimmed(name).casefold()) is not None or folded.match(_fold_group(name)) is not None
-
     def test(value: str) -> bool:
         groups = value.split("=")
         candidates = (value, *groups) if len(groups) > 1 else (value,)
-        if any(map(one, candidates)):
+        if any(plain.match(_trimmed(c).casefold()) for c in candidates):
+            return True
+        if any(folded.match(_fold_group(g)) for g in groups):
             return True
         # `DOE^*` also means a DOE without a given name: the empty component was left out.
         return components and any(plain.match(_trimmed(c).casefold() + "^") for c in candidates)

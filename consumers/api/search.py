@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from consumers.api import dicomjson, queries
 from consumers.api.attributes import Level
-from consumers.api.match import fits, needs_attributes, tests
+from consumers.api.match import fits, needs_attributes, row_tests
 from consumers.api.qido import ByAccession, ByDay, ByNameToken, ByPatientID, ByUid, Plan, Query
 from consumers.api.walk import Deadline, Partition, merged, walked
 from infra import clock
@@ -85,7 +85,7 @@ class Searcher:
 
     async def _studies(self, query: Query, plan: Plan, deadline: Deadline) -> AsyncIterator[Row]:
         header = needs_attributes(query.conditions, Level.STUDY) or dicomjson.needs_study_header(query)
-        wanted = tests(query.conditions, Level.STUDY)
+        wanted = row_tests(query.conditions, Level.STUDY)
         seen: set[str] = set()
         async for row in self._candidates(plan, header, deadline):
             if row.get("study_date") == NO_DATE:
@@ -151,7 +151,7 @@ class Searcher:
     # -------------------------------------------------------------------------------------------- below a study
 
     async def _series(self, query: Query, studies: AsyncIterator[Row]) -> AsyncGenerator[Hit, None]:
-        wanted = tests(query.conditions, Level.SERIES)
+        wanted = row_tests(query.conditions, Level.SERIES)
         one = _single(query, "SeriesInstanceUID")
         async for chunk in _chunks(studies):
             answers = await self._tables.select_many([queries.series_of(s["study_uid"], one) for s in chunk])
@@ -161,8 +161,8 @@ class Searcher:
                         yield Hit(study, row)
 
     async def _instances(self, query: Query, studies: AsyncIterator[Row]) -> AsyncGenerator[Hit, None]:
-        wanted = tests(query.conditions, Level.INSTANCE)
-        of_series = tests(query.conditions, Level.SERIES)
+        wanted = row_tests(query.conditions, Level.INSTANCE)
+        of_series = row_tests(query.conditions, Level.SERIES)
         series, sop = _single(query, "SeriesInstanceUID"), _single(query, "SOPInstanceUID")
         async for chunk in _chunks(studies):
             uids = [s["study_uid"] for s in chunk]

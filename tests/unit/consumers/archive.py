@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import hashlib
 import io
 import tarfile
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
+import data_store
 import httpx
 import msgspec
 import pydicom
 from fastapi import FastAPI
 
 from consumers.api import app as query_api
+from consumers.api.decoders import Decoders
 from consumers.api.views import Views
 from infra.chain import ChainedLog
 from infra.http_door import HttpDoor, compose
@@ -30,18 +33,28 @@ from infra.settings import Settings
 from producers.dicom.header import header_json
 from producers.dicom.part10 import parse_file_meta
 from schemas.errors import Overloaded
-from schemas.events import Event, PackStored, ReportIssued
+from schemas.events import Event, PackArchived, PackStored, PatientSeen, ReportIssued
 from schemas.pack import InstanceLine, Manifest, PackLine, encode_manifest, manifest_key, pack_key
-from schemas.tables import Upsert
 from streams.facts import Fact
 from streams.pack_rows import PackRow
-from streams.projections import reports
+from streams.projections import archive as packs
+from streams.projections import patients, reports
 from streams.projections.studies import project, summarise
 
 SECRET = bytes(range(32))
 T0 = 1_740_816_000_000
 """2025-03-01T08:00:00Z."""
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
+MORE_FILES = Path(data_store.__file__).parent / "data"
+DECODERS = Decoders()
+"""One pool for all doors of a session: its processes take seconds to begin."""
+atexit.register(DECODERS.close)
+
+
+def sample(name: str) -> bytes:
+    """One of the files that pydicom and pydicom-data ship."""
+    path = FILES / name
+    return (path if path.exists() else MORE_FILES / name).read_bytes()
 
 
 @dataclass
@@ -138,7 +151,19 @@ class MemoryArchive:
         found = project(fact, Manifest(head, tuple(lines)), SECRET)
         rows = self._rows.setdefault(study, [])
         rows.append(found.row)
-        asyncio.run(self.tables.apply([*found.writes, *summarise(0, rows, fact.offset)]))
+        person = found.row.summary.study
+        seen = PatientSeen(
+            patient_key=found.patient.value,
+            basis=found.patient.basis,
+            study_uid=study,
+            site=site,
+            pack_id=pack_id,
+            bucket="sijil-packs",
+            manifest_key=event.manifest_key,
+        )
+        writes = [*found.writes, *summarise(0, rows, fact.offset)]
+        writes += patients.seen(self._fact("sijil.patients", seen), seen, person)
+        asyncio.run(self.tables.apply(writes))
         return pack_id
 
     def report(self, document: bytes, study_uids: list[str], *, report_id: str, version: int = 1) -> None:
@@ -160,16 +185,31 @@ class MemoryArchive:
         )
         asyncio.run(self.tables.apply(reports.issued(self._fact("sijil.reports", event), event)))
 
-    def archived(self, pack_id: str) -> None:
-        """Copies of a pack and its manifest in the archive bucket, as `pack.archived` would tell."""
-        columns: dict[str, Any] = {"archive_bucket": "sijil-archive"}
-        for column, key in (("archive", pack_key(pack_id)), ("archive_manifest", manifest_key(pack_id))):
+    def archived(self, pack_id: str, study_uid: str) -> None:
+        """Copies of a pack and its manifest in the archive bucket, and the event that tells of them."""
+        found: list[tuple[str, str, str]] = []
+        for key in (pack_key(pack_id), manifest_key(pack_id)):
             digest = hashlib.sha256(self.objects.get("sijil-packs", key)).hexdigest()
             info = self.objects.copy_locked(
                 ("sijil-packs", key), ("sijil-archive", key), sha256=digest, retain_until="2035-01-01T00:00:00Z"
             )
-            columns |= {f"{column}_key": key, f"{column}_version_id": info.version_id}
-        asyncio.run(self.tables.apply([Upsert("packs", {"pack_id": pack_id}, columns, 1 << 40)]))
+            found.append((key, info.version_id, digest))
+        (tar_key, tar_version, tar_sha256), (lines_key, lines_version, lines_sha256) = found
+        event = PackArchived(
+            pack_id=pack_id,
+            study_uid=study_uid,
+            bucket="sijil-archive",
+            pack_key=tar_key,
+            version_id=tar_version,
+            size=0,
+            sha256=tar_sha256,
+            manifest_key=lines_key,
+            manifest_version_id=lines_version,
+            manifest_sha256=lines_sha256,
+            retain_until="2035-01-01T00:00:00Z",
+            policy="default",
+        )
+        asyncio.run(self.tables.apply(packs.archived(self._fact("sijil.archive", event), event)))
 
     def _fact(self, topic: str, event: Event) -> Fact:
         self._offset += 1
@@ -181,7 +221,7 @@ class MemoryArchive:
         """The HTTP door with the query API alone."""
         door = HttpDoor(self.settings, log=self.log, chain=cast(ChainedLog, self.journal), objects=self.objects)
         views = Views(lambda: self.tables)
-        return compose(door, [lambda app, door: query_api.add(app, door, views)]), door
+        return compose(door, [lambda app, door: query_api.add(app, door, views, DECODERS)]), door
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
@@ -251,6 +291,7 @@ def part10(
     rows: int = 4,
     columns: int = 4,
     frames: int = 1,
+    pixels: bytes = b"",
     **values: Any,
 ) -> bytes:
     """A DICOM file of a CT; `values` are attributes by keyword."""
@@ -268,7 +309,7 @@ def part10(
     ds.Rows, ds.Columns, ds.BitsAllocated, ds.BitsStored, ds.HighBit = rows, columns, 16, 12, 11
     if frames > 1:
         ds.NumberOfFrames = frames
-    pixels = bytes(n % 251 for n in range(rows * columns * 2 * frames))
+    pixels = pixels or bytes(n % 251 for n in range(rows * columns * 2 * frames))
     for keyword, value in values.items():
         setattr(ds, keyword, value)
     ds.file_meta = pydicom.dataset.FileMetaDataset()

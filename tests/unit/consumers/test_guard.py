@@ -1,0 +1,150 @@
+"""By construction: no route of the query API answers without the access trail, and when that fails nothing leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+
+from consumers.api.guard import ACCESS_HEADER, LAG_HEADER, GuardedRoute
+from schemas.events import AccessDenied, AccessGranted, AccessUsed
+from tests.unit.consumers.archive import MemoryArchive, part10
+
+OPEN = {"/", "/docs", "/openapi.json", "/health/live", "/health/ready", "/metrics"}
+"""What has no patient data: the door's own."""
+REPORT = "00000000-0000-4000-8000-000000000001"
+CANARY = "Canary"
+
+
+@pytest.fixture
+def archive() -> MemoryArchive:
+    archive = MemoryArchive()
+    archive.store([part10("1.2.3.1.1", PatientName=f"{CANARY}^Name")])
+    archive.report(b'{"resourceType":"DiagnosticReport","conclusion":"Canary"}', ["1.2.3"], report_id=REPORT)
+    return archive
+
+
+def patient_key(archive: MemoryArchive) -> str:
+    return str(archive.get("/studies/1.2.3").json()["patient_key"])
+
+
+def addresses(archive: MemoryArchive) -> list[str]:
+    """Every guarded address, filled in."""
+    app, _ = archive.app()
+    values = {
+        "{study}": "1.2.3",
+        "{series}": "1.2.3.1",
+        "{instance}": "1.2.3.1.1",
+        "{frames}": "1",
+        "{path:path}": "7FE00010",
+        "{key}": patient_key(archive),
+        "{report}": REPORT,
+        "{version}": "1",
+    }
+    found = []
+    for route in app.routes:
+        if isinstance(route, GuardedRoute):
+            path = route.path
+            for name, value in values.items():
+                path = path.replace(name, value)
+            assert "{" not in path, f"{route.path} has a parameter this test does not know"
+            found.append(path)
+    return found
+
+
+def test_every_route_is_guarded_or_known_to_be_open(archive: MemoryArchive) -> None:
+    app, _ = archive.app()
+    paths = {getattr(r, "path", "?"): r for r in app.routes}
+    unguarded = {p for p, r in paths.items() if not isinstance(r, GuardedRoute)}
+    assert unguarded == OPEN
+    assert len(paths) - len(OPEN) >= 25
+    assert all(isinstance(r, APIRoute) for p, r in paths.items() if p not in OPEN)
+
+
+def ask_all(archive: MemoryArchive, paths: list[str], **headers: str) -> list[httpx.Response]:
+    async def run() -> list[httpx.Response]:
+        async with archive.client() as client:
+            return [await client.get(p, headers=headers) for p in paths]
+
+    return asyncio.run(run())
+
+
+def test_every_answer_has_its_access_event(archive: MemoryArchive) -> None:
+    paths = addresses(archive)
+    answers = ask_all(archive, paths)
+    known = {e.access_id: e for e in archive.journal.events(AccessGranted)}
+    for path, answer in zip(paths, answers, strict=True):
+        assert answer.status_code == 200, path
+        event = known[answer.headers[ACCESS_HEADER]]
+        assert event.actor == "http:192.0.2.7"
+        assert answer.headers["Cache-Control"] == "private, no-store"
+        assert LAG_HEADER in answer.headers
+        if CANARY.encode() in answer.content:
+            assert event.shown, path
+    assert "Canary" not in repr(archive.journal.published)
+
+
+def test_what_leaves_is_counted(archive: MemoryArchive) -> None:
+    path = "/dicom-web/studies/1.2.3/series/1.2.3.1/instances/1.2.3.1.1"
+    answers = ask_all(archive, [path, path, f"{path}/metadata"])
+    used = {e.action: e for e in archive.journal.events(AccessUsed)}
+    assert (used["retrieve"].uses, used["retrieve"].bytes) == (2, len(answers[0].content) + len(answers[1].content))
+    assert (used["read-metadata"].uses, used["read-metadata"].bytes) == (1, len(answers[2].content))
+
+
+def test_a_full_chain_lets_nothing_out(archive: MemoryArchive) -> None:
+    paths = addresses(archive)
+    archive.journal.full = True
+    for path, answer in zip(paths, ask_all(archive, paths), strict=True):
+        assert answer.status_code == 503, path
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert CANARY.encode() not in answer.content
+
+
+def test_a_purpose_that_is_not_allowed_is_refused_and_recorded(archive: MemoryArchive) -> None:
+    paths = addresses(archive)
+    answers = ask_all(archive, paths, **{"Sijil-Purpose-Of-Use": "HRESCH"})
+    denied: dict[str, Any] = {e.access_id: e for e in archive.journal.events(AccessDenied)}
+    for path, answer in zip(paths, answers, strict=True):
+        assert answer.status_code == 403, path
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json()["reason"] == "research-needs-deidentified-data"
+        event = denied[answer.headers[ACCESS_HEADER]]
+        assert event.study_uid == ("1.2.3" if "/1.2.3" in path else None)
+        assert CANARY.encode() not in answer.content
+
+
+def test_a_purpose_that_is_no_code_is_not_recorded_as_one(archive: MemoryArchive) -> None:
+    answer = archive.get("/dicom-web/studies", **{"Sijil-Purpose-Of-Use": "because"})
+    assert (answer.status_code, answer.json()["reason"]) == (400, "purpose-invalid")
+
+
+def test_what_is_not_there_opens_no_window(archive: MemoryArchive) -> None:
+    for path in ("/dicom-web/studies/1.2.9", "/studies/1.2.9", "/studies/1.2.9/accesses", f"/reports/{REPORT[:-1]}2"):
+        answer = archive.get(path)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (404, "application/problem+json"), path
+    assert archive.journal.events(AccessGranted) == []
+
+
+def test_identifiers_are_checked(archive: MemoryArchive) -> None:
+    for path in ("/dicom-web/studies/1.2.x", "/patients/me", "/reports/7", f"/reports/{REPORT}/versions/0"):
+        assert archive.get(path).status_code == 400, path
+
+
+def test_the_document_names_every_route(archive: MemoryArchive) -> None:
+    app, _ = archive.app()
+    document = app.openapi()
+    for route in app.routes:
+        if isinstance(route, GuardedRoute):
+            operation = document["paths"][route.path.replace(":path", "")]["get"]
+            assert operation["summary"]
+            named = {p["name"] for p in operation["parameters"] if p["in"] == "path"}
+            assert all(f"{{{n}}}" in route.path.replace(":path", "") for n in named)
+            assert len(named) == route.path.count("{")
+    page = archive.get("/docs").text
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert "<script" not in page
