@@ -28,7 +28,7 @@ from weakref import WeakValueDictionary
 from infra import anchors as anchor_store
 from infra import clock, faults, telemetry
 from infra.anchors import Anchor
-from infra.chain_journal import Head, Journal
+from infra.chain_journal import SEGMENT_BYTES, Head, Journal
 from infra.chain_sender import Sender
 from infra.ports import Log, Objects, Position
 from infra.settings import Role, Settings
@@ -96,6 +96,8 @@ class ChainedLog:
         backlog_max: int,
         anchors: tuple[Objects, str] | None,
         anchor_interval_s: float = 120.0,
+        mark_interval_s: float = MARK_INTERVAL_S,
+        segment_bytes: int = SEGMENT_BYTES,
         fatal: Callable[[BaseException], None] = end_process,
     ) -> None:
         """Takes the source's lock and sends what is left.
@@ -106,12 +108,13 @@ class ChainedLog:
         self.source = source
         self._backlog_max = backlog_max
         self._fatal = fatal
+        self._mark_interval_s = mark_interval_s
         folder.mkdir(parents=True, exist_ok=True)
         self._lock_file = _locked(folder / "lock", source)
         try:
             if anchors is not None and not Journal.exists(folder):
                 _refuse_second_life(source, *anchors)
-            self._journal = Journal(folder, source)
+            self._journal = Journal(folder, source, segment_bytes)
         except BaseException:
             os.close(self._lock_file)
             raise
@@ -217,12 +220,12 @@ class ChainedLog:
                     if not self._pending:
                         if self._closing.is_set():
                             return
-                        self._changed.wait(MARK_INTERVAL_S)
+                        self._changed.wait(self._mark_interval_s)
                     batch = [self._pending.popleft() for _ in range(min(len(self._pending), BATCH_MAX))]
                 if batch:
                     self._keep(batch)
                     batch = []  # or the publications would live on until the next
-                if clock.monotonic() - noted > MARK_INTERVAL_S:
+                if clock.monotonic() - noted > self._mark_interval_s:
                     noted = clock.monotonic()
                     self._note()
         except Exception as e:  # noqa: BLE001 - whatever it is, the chain cannot go on
