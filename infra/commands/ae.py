@@ -30,7 +30,7 @@ def ae() -> None:
 @click.argument("host")
 @click.argument("port", type=int)
 @click.option("--site", default="", help="Site whose studies it sends. Default: this installation's.")
-@click.option("--role", type=click.Choice(ROLES), default="modality", show_default=True)
+@click.option("--role", type=click.Choice(ROLES), default="modality", show_default=True, help="What it is.")
 @click.option("--issuer", default="", help="Issuer of the patient ids it sends without one. Default: its site.")
 def add(title: str, host: str, port: int, site: str, role: str, issuer: str) -> None:
     """Add an AE, or replace the one of that TITLE.

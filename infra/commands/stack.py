@@ -1,4 +1,4 @@
-"""`sijil up`, `down`, `status`, `logs`, `migrate`."""
+"""`sijil up`, `down`, `status`, `logs`, `migrate`, `secrets`, `settings`."""
 
 from __future__ import annotations
 
@@ -64,13 +64,21 @@ def up(detach: bool, only: tuple[str, ...], then: str | None, no_migrate: bool) 
         if part.health in ("starting", "ready", "failing", "restarting", "stopped"):
             console.print(f"  {part.name:<10} {part.health:<10} {part.why}".rstrip(), markup=False)
 
+    followers: list[subprocess.Popen[bytes]] = []
+
     def serving() -> None:
         console.print(f"serving. DICOM {settings.ae_title} on port {settings.dicom_port},", end=" ")
         console.print(f"HTTP http://127.0.0.1:{settings.http_port}. Ctrl-C ends it.")
         if then:
-            subprocess.Popen([sys.executable, "-m", "infra.cli", *then.split()])  # noqa: S603  # the caller's words
+            command = [sys.executable, "-m", "infra.cli", *then.split()]
+            followers.append(subprocess.Popen(command))  # noqa: S603  # a command of ours
 
-    Supervisor(settings, chosen, _given(), announce, migrating=not no_migrate).run(serving)
+    try:
+        Supervisor(settings, chosen, _given(), announce, migrating=not no_migrate).run(serving)
+    finally:
+        for follower in followers:
+            follower.terminate()
+            follower.wait()
 
 
 def _up_in_background(settings: Settings, options: list[str]) -> None:
@@ -88,14 +96,12 @@ def _up_in_background(settings: Settings, options: list[str]) -> None:
     until = time.monotonic() + START_S
     while time.monotonic() < until:
         ended = child.poll() is not None
-        now = run.read()
-        owner = process.read_pid_file(run.supervisor_pid_file)
+        told = run.read()
+        own = told if told and told.pid == child.pid else None
         if ended:
-            last = part_logs.last_line(settings.home, "supervisor")
-            raise StackError(
-                (now.failure if now and now.failure else last.removeprefix("sijil: ")) or "it did not start"
-            )
-        if now and now.phase == "serving" and owner and owner.pid == child.pid:
+            last = part_logs.last_line(settings.home, "supervisor").removeprefix("sijil: ")
+            raise StackError((own.failure if own else "") or last or "it did not start")
+        if own and own.phase == "serving":
             return
         time.sleep(0.1)
     raise StackError(f"the stack is not ready after {START_S:.0f} s: `sijil status` shows what it waits for")
