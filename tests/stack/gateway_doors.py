@@ -53,25 +53,30 @@ class Doors:
         return [decode(topic, r.key, r.headers, r.value).event for r in records]
 
     def rejected(self) -> list[InstanceRejected]:
-        """Those of instances refused."""
-        return [e for e in self.events() if isinstance(e, InstanceRejected)]
+        """Those of instances refused, in their order (UUIDv7)."""
+        found = [e for e in self.events() if isinstance(e, InstanceRejected)]
+        return sorted(found, key=lambda e: e.rejection_id)
 
     def manifests(self) -> list[Manifest]:
         """Of every pack with an event."""
         packs = [e for e in self.events() if isinstance(e, PackStored)]
         return [decode_manifest(self.objects.get(e.bucket, e.manifest_key)) for e in packs]
 
-    def files(self) -> dict[str, bytes]:
-        """Member name → Part 10 file, of every pack with an event, read by somebody else's tar."""
-        found: dict[str, bytes] = {}
+    def members(self) -> list[tuple[str, bytes]]:
+        """Name and Part 10 file of each member of every pack with an event, read by somebody else's tar."""
+        found = []
         for e in self.events():
             if isinstance(e, PackStored):
                 with tarfile.open(fileobj=BytesIO(self.objects.get(e.bucket, e.pack_key))) as archive:
                     for member in archive.getmembers():
                         data = archive.extractfile(member)
                         assert data is not None
-                        found[member.name.removesuffix(".dcm")] = data.read()
+                        found.append((member.name.removesuffix(".dcm"), data.read()))
         return found
+
+    def files(self) -> dict[str, bytes]:
+        """The members by their names, for tests in which these differ."""
+        return dict(self.members())
 
     def quarantined(self) -> dict[str, bytes]:
         """Rejection id → bytes."""

@@ -201,6 +201,7 @@ def test_the_second_watermark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_bad_input(doors: Doors, data: bytes, sop: str, reason: str | None) -> None:
     assoc = associate(doors)
     answer = store(assoc, data, sop=sop)
+    doors.until(lambda: bool(doors.rejected()))
     (event,) = doors.rejected()
     if reason is not None:
         assert event.reason == reason

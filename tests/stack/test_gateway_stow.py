@@ -147,6 +147,7 @@ def test_bad_instances_among_good_ones(doors: Doors) -> None:
     assert stored(answer) == ["1.2.1", "1.2.4"]
     expected = {("1.2.2", code("truncated")), ("", code("not-dicom")), ("1.2.3", code("uid-missing"))}
     assert set(failed(answer)) == expected
+    doors.until(lambda: len(doors.rejected()) == 3)
     events = {e.reason: e for e in doors.rejected()}
     assert set(events) == {"truncated", "not-dicom", "uid-missing"}
     assert {doors.quarantined()[e.rejection_id] for e in events.values()} == set(bad)
