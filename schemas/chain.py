@@ -6,7 +6,7 @@ that the next one names. The last record has no next: only an anchor covers it, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from schemas.envelope import GENESIS
@@ -14,15 +14,16 @@ from schemas.envelope import GENESIS
 
 @dataclass(frozen=True)
 class Links:
-    """Of one record: the hash of its bytes, and the hash it names of the record before it."""
+    """Of one record: its place in its chain, the hash of its bytes, and the hash it names of the record before it."""
 
+    sequence: int
     hash: str
     prevhash: str
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that may not be. `code`: `gap`, `broken`, `differing`, `tail-lost`, `anchor-differs`."""
+    """Something that may not be. `code` is one of TEXTS."""
 
     code: str
     first: int
@@ -31,42 +32,36 @@ class Fault:
 
     def __str__(self) -> str:
         where = f"sequence {self.first}" if self.first == self.last else f"sequences {self.first} to {self.last}"
-        return f"{where}: {_TEXTS[self.code]}"
+        return f"{where}: {TEXTS[self.code]}"
 
 
-_TEXTS: dict[str, str] = {
+TEXTS: dict[str, str] = {
     "gap": "missing from the log",
-    "broken": "is not the record that the next one was chained to",
-    "differing": "is in the log with two contents",
+    "broken": "not the record that the next one was chained to",
+    "not-first": "the chain does not begin there",
+    "differing": "in the log with two contents",
+    "impossible": "no chain has so many records",
     "tail-lost": "anchored, and missing from the end of the log",
-    "anchor-differs": "is not the record that was anchored",
+    "anchor-differs": "not the record that was anchored",
 }
 
 
-def follow(records: Iterable[Links | None], anchors: Mapping[int, str] | None = None) -> Iterator[Fault]:
-    """Faults of a chain. `records` in the order of their sequence from 1 on, None where there is none.
-
-    `anchors`: sequence → hash that was anchored.
-    """
-    anchors = anchors or {}
-    missing_from = 0
-    before: str | None = GENESIS  # None behind a gap: nothing to compare with
-    sequence = 0
-    for sequence, record in enumerate(records, 1):
-        if record is None:
-            missing_from = missing_from or sequence
-            before = None
-            continue
-        if missing_from:
-            yield Fault("gap", missing_from, sequence - 1)
-            missing_from = 0
-        if before is not None and record.prevhash != before:
-            yield Fault("broken", max(sequence - 1, 1), max(sequence - 1, 1))
-        if anchors.get(sequence, record.hash) != record.hash:
-            yield Fault("anchor-differs", sequence, sequence)
-        before = record.hash
-    last = max(anchors, default=0)
-    if missing_from:
-        yield Fault("gap", missing_from, sequence)
+def follow(records: Iterable[Links], anchors: Iterable[tuple[int, str]] = ()) -> Iterator[Fault]:
+    """Faults of a chain, in order. `records` and `anchors` (sequence, hash) each come once, in order of sequence."""
+    wanted = iter(anchors)
+    anchor = next(wanted, None)
+    sequence, before = 0, GENESIS
+    for record in records:
+        if record.sequence > sequence + 1:
+            yield Fault("gap", sequence + 1, record.sequence - 1)
+        elif record.prevhash != before:
+            yield Fault("broken", sequence, sequence) if sequence else Fault("not-first", 1, 1)
+        while anchor is not None and anchor[0] <= record.sequence:
+            # An anchor of a record that is missing is told as the gap it lies in.
+            if anchor[0] == record.sequence and anchor[1] != record.hash:
+                yield Fault("anchor-differs", *anchor[:1] * 2)
+            anchor = next(wanted, None)
+        sequence, before = record.sequence, record.hash
+    last = max((a[0] for a in (anchor, *wanted) if a is not None), default=0)
     if last > sequence:
         yield Fault("tail-lost", sequence + 1, last)

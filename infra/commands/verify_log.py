@@ -1,0 +1,99 @@
+"""`sijil verify-log`: is every event there, unchanged, and every object that they name?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from infra import telemetry
+from infra.kafka import KafkaLog
+from infra.objects import S3Objects
+from infra.settings import Settings
+from infra.verify import Report, verify
+
+
+@click.command("verify-log")
+@click.option("--fast", is_flag=True, help="Believe the checksums that S3 keeps: do not read the objects.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def command(fast: bool, as_json: bool) -> None:
+    """Check that the log is whole and that S3 has what it names.
+
+    Reads every event of every topic. Each producer's chain must have no gap and no altered event, and must reach as far
+    as it was anchored in S3. Each pack, manifest, archive copy, report and dead letter that an event names must be in
+    S3 with the checksum the event gives; by default their bytes are read and hashed. Exit status 1 on any fault.
+    """
+    settings = Settings.load("operator")
+    telemetry.setup("verify-log", settings.log_level)
+    log, objects = KafkaLog(settings), S3Objects(settings)
+    shown = Progress(
+        TextColumn("events"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    try:
+        with shown:
+            task = shown.add_task("events")
+            report = verify(
+                log,
+                objects,
+                documents=settings.bucket_documents,
+                anchors=settings.bucket_anchors,
+                fast=fast,
+                progress=lambda done, total: shown.update(task, completed=done, total=total),
+            )
+    finally:
+        log.close()
+        objects.close()
+    if as_json:
+        click.echo(json.dumps(asdict(report) | {"faults": report.faults, "ok": not report.faults}, indent=2))
+    else:
+        _print(report)
+    sys.exit(1 if report.faults else 0)
+
+
+def _print(report: Report) -> None:
+    console = Console(highlight=False)
+    topics = _table("topic", "events", "unchained", "repeated", "unreadable")
+    for name, topic in report.topics.items():
+        if topic.records:
+            topics.add_row(name, *_figures(topic.records, topic.unchained, topic.repeated, topic.unreadable))
+    chains = _table("chain", "events", "last", "anchors", "anchored up to", "faults")
+    for source, chain in report.chains.items():
+        figures = _figures(chain.records, chain.last, chain.anchors, chain.anchored, len(chain.faults))
+        chains.add_row(source, *figures)
+    for source, count in sorted(report.unchained.items()):
+        chains.add_row(source, f"{count:,}", "unchained", "", "", "")
+    objects = _table("objects", "checked", "MB", "faults")
+    for kind, found in report.objects.items():
+        objects.add_row(kind, f"{found.checked:,}", f"{found.bytes / 1e6:,.1f}", f"{len(found.faults):,}")
+    for table in (topics, chains, objects):
+        if table.row_count:
+            console.print(table)
+            console.print()
+    for fault in report.faults:
+        console.print(f"FAULT {fault}", soft_wrap=True, markup=False)
+    how = "by the checksums S3 keeps; their bytes were not read" if report.fast else "by their bytes"
+    console.print(f"objects were checked {how}")
+    console.print(f"{len(report.faults)} faults" if report.faults else "no fault: the log is whole")
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _figures(*numbers: int) -> tuple[str, ...]:
+    return tuple(f"{n:,}" for n in numbers)
