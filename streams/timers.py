@@ -1,0 +1,240 @@
+"""Completeness in time: which studies wait for their quiet time, and telling it when it is over. Shell of
+`streams.completeness`.
+
+The steps of a completion:
+1. the study's last arrival is `quiet_ms` ago, by the log's time, or by the clock once the log is known to have ended
+2. its rows are read, and must still end with that arrival
+3. study.completed is published and acknowledged by Kafka
+4. the timer is forgotten here; its row goes when the event is projected
+A crash before 3 finds the timer's row again; after 3, at worst the same event is published once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from infra import clock, faults, telemetry
+from infra.ports import Select, Stored, Tables
+from schemas.tables import Upsert
+from streams.completeness import BUCKET_MS, completed
+from streams.effects import Emit
+from streams.facts import milliseconds
+from streams.pack_rows import COLUMNS, TABLE, PackRow
+
+log = telemetry.logger(__name__)
+
+COMPLETENESS = "completeness"
+"""Name of its position in `projection_positions`: no arrival before it is pending."""
+ANNOUNCED_MAX = 50_000
+"""Completions remembered per partition; older ones are looked up in the read models."""
+ROUND_MAX = 200
+"""Studies told in one round."""
+BUCKETS_AT_ONCE = 500
+BUCKETS_SLACK = 10
+"""Buckets read before the position's: a broker's clock may have been set back since."""
+SETTLE_S = 5.0
+"""How often the position is written."""
+
+PENDING = telemetry.Gauge("sijil_pending_studies", "Studies whose quiet time is not over")
+COMPLETED = telemetry.Counter("sijil_studies_completed", "study.completed events published")
+
+Ends = Callable[[Iterable[int]], Awaitable[Mapping[int, int]]]
+"""Ends in the log of partitions of study.arrivals, asked now."""
+Publish = Callable[[Sequence[Emit]], Awaitable[None]]
+"""Publishes in order, before its first await; returns when all are acknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """A study's last arrival."""
+
+    offset: int
+    arrival_ms: int
+
+
+@dataclass
+class Waiting:
+    """Timers of one partition."""
+
+    pending: dict[str, Timer] = field(default_factory=dict)
+    announced: dict[str, int] = field(default_factory=dict)
+    """Study → offset of its last arrival at which it was completed."""
+    applied_offset: int = 0
+    """Next offset that the read models do not have."""
+    applied_ms: int = 0
+    """Log time of the record before it."""
+    settled: tuple[int, int] | None = None
+    """(offset, time) last written as position."""
+
+    def put(self, study_uid: str, timer: Timer) -> None:
+        """A study's newest arrival counts, unless it was completed at that one."""
+        known = self.pending.get(study_uid)
+        if self.announced.get(study_uid, -1) < timer.offset and (known is None or known.offset < timer.offset):
+            self.pending[study_uid] = timer
+
+    def announce(self, study_uid: str, offset: int) -> None:
+        """The study is complete at `offset`."""
+        self.announced[study_uid] = offset
+        while len(self.announced) > ANNOUNCED_MAX:
+            del self.announced[next(iter(self.announced))]
+
+    def due(self, now_ms: int, quiet_ms: int) -> list[tuple[str, Timer]]:
+        """Timers whose quiet time is over at `now_ms`, at most ROUND_MAX."""
+        found = [(uid, t) for uid, t in self.pending.items() if t.arrival_ms + quiet_ms <= now_ms]
+        return sorted(found, key=lambda item: item[1].offset)[:ROUND_MAX]
+
+    def position(self) -> tuple[int, int]:
+        """(offset, log time) below which nothing is pending."""
+        timers = self.pending.values()
+        return (
+            min((t.offset for t in timers), default=self.applied_offset),
+            min((t.arrival_ms for t in timers), default=self.applied_ms),
+        )
+
+
+class Timers:
+    """The timers of the assigned partitions of study.arrivals. Used from one event loop."""
+
+    def __init__(self, tables: Tables, topic: str, quiet_ms: int, publish: Publish, ends: Ends) -> None:
+        self._tables, self._topic, self._quiet_ms = tables, topic, quiet_ms
+        self._publish, self._ends = publish, ends
+        self._partitions: dict[int, Waiting] = {}
+
+    # -------------------------------------------------------------------------------------------- rebalance
+
+    async def assigned(self, partitions: Collection[int]) -> None:
+        """Take over partitions: load what waits. Raises Transient."""
+        self._partitions = {}
+        for partition in partitions:
+            self._partitions[partition] = await self._load(partition)
+        PENDING.set(sum(len(w.pending) for w in self._partitions.values()))
+
+    def revoked(self, partitions: Collection[int]) -> None:
+        """Let partitions go: their timers are rows that the next owner loads."""
+        for partition in partitions:
+            self._partitions.pop(partition, None)
+
+    async def _load(self, partition: int) -> Waiting:
+        waiting = Waiting()
+        views, settled = await self._tables.select_many(
+            [_position_query(name, self._topic, partition) for name in ("views", COMPLETENESS)]
+        )
+        if not views:
+            return waiting
+        waiting.applied_offset = views[0]["next_offset"]
+        waiting.applied_ms = milliseconds(views[0]["log_time"])
+        if not settled:
+            return waiting
+        waiting.settled = (settled[0]["next_offset"], milliseconds(settled[0]["log_time"]))
+        first, last = waiting.settled[1] // BUCKET_MS - BUCKETS_SLACK, waiting.applied_ms // BUCKET_MS
+        for start in range(first, last + 1, BUCKETS_AT_ONCE):
+            buckets = range(start, min(start + BUCKETS_AT_ONCE, last + 1))
+            queries = [
+                Select("pending_studies", {"arrivals_partition": partition, "bucket": bucket}) for bucket in buckets
+            ]
+            for rows in await self._tables.select_many(queries):
+                for row in rows:
+                    waiting.put(row["study_uid"], Timer(row["record_offset"], milliseconds(row["arrival"])))
+        log.info("timers loaded", partition=partition, count=len(waiting.pending))
+        return waiting
+
+    # -------------------------------------------------------------------------------------------- arrivals
+
+    async def before(self, first: Stored) -> None:
+        """Before the first batch of a partition is written: from where on timers may be. Raises Transient."""
+        place = first.position
+        waiting = self._partitions.setdefault(place.partition, Waiting())
+        if waiting.settled is None:
+            await self._settle(place.partition, waiting, (place.offset, first.timestamp_ms))
+
+    def arrived(self, partition: int, study_uid: str, offset: int, arrival_ms: int) -> None:
+        """A study's arrival has been written."""
+        self._partitions.setdefault(partition, Waiting()).put(study_uid, Timer(offset, arrival_ms))
+
+    def applied(self, last: Stored) -> None:
+        """The read models have every record of the partition up to `last`."""
+        waiting = self._partitions.setdefault(last.position.partition, Waiting())
+        waiting.applied_offset = max(waiting.applied_offset, last.position.offset + 1)
+        waiting.applied_ms = max(waiting.applied_ms, last.timestamp_ms)
+        PENDING.set(sum(len(w.pending) for w in self._partitions.values()))
+
+    def announced(self, partition: int, study_uid: str) -> int | None:
+        """Offset at which the study was last completed by this process."""
+        waiting = self._partitions.get(partition)
+        return waiting.announced.get(study_uid) if waiting else None
+
+    # -------------------------------------------------------------------------------------------- quiet
+
+    async def tick(self, now_ms: int) -> int:
+        """Complete what is due; number of studies completed. Raises Transient, and nothing is forgotten."""
+        # Step 1: by the clock only where the end, asked after `now_ms` was taken, is reached
+        asked = [p for p, w in self._partitions.items() if w.due(now_ms, self._quiet_ms)]
+        ends = await self._ends(asked) if asked else {}
+        told = 0
+        for partition in asked:
+            waiting = self._partitions.get(partition)
+            if waiting is None:
+                continue
+            reached = waiting.applied_offset >= ends.get(partition, waiting.applied_offset + 1)
+            due = waiting.due(now_ms if reached else min(now_ms, waiting.applied_ms), self._quiet_ms)
+            told += await self._complete(partition, waiting, due)
+        return told
+
+    async def _complete(self, partition: int, waiting: Waiting, due: Sequence[tuple[str, Timer]]) -> int:
+        if not due:
+            return 0
+        # Step 2
+        queries = [Select(TABLE, {"study_uid": uid}, COLUMNS) for uid, _ in due]
+        answers = await self._tables.select_many(queries)
+        emits, told = [], []
+        for (uid, timer), answer in zip(due, answers, strict=True):
+            rows = [PackRow.read(row) for row in answer]
+            if waiting.pending.get(uid) == timer and rows and rows[-1].offset == timer.offset:
+                emits.append(completed(partition, rows))
+                told.append((uid, timer))
+                # Now, for an arrival may come while Kafka is waited for, and has to reopen.
+                waiting.announce(uid, timer.offset)
+        # Step 3
+        faults.point("completeness.due")
+        await self._publish(emits)
+        faults.point("completeness.published")
+        # Step 4
+        for uid, timer in told:
+            if waiting.pending.get(uid) == timer:
+                del waiting.pending[uid]
+        COMPLETED.inc(len(emits))
+        return len(emits)
+
+    async def settle(self) -> None:
+        """Write how far each partition has nothing pending. Raises Transient."""
+        for partition, waiting in list(self._partitions.items()):
+            position = waiting.position()
+            if waiting.settled is not None and position != waiting.settled:
+                await self._settle(partition, waiting, position)
+
+    async def _settle(self, partition: int, waiting: Waiting, position: tuple[int, int]) -> None:
+        await self._tables.apply([settled(self._topic, partition, *position)])
+        waiting.settled = position
+
+    async def run(self) -> None:
+        """Tick and settle until cancelled."""
+        settle_at = 0.0
+        while True:
+            await asyncio.sleep(min(0.25, self._quiet_ms / 4000))
+            await self.tick(clock.now_ms())
+            if clock.monotonic() >= settle_at:
+                await self.settle()
+                settle_at = clock.monotonic() + SETTLE_S
+
+
+def settled(topic: str, partition: int, offset: int, log_ms: int) -> Upsert:
+    """The position: no arrival before `offset` is pending, and none that is came before `log_ms`."""
+    key = {"projection": COMPLETENESS, "topic": topic, "partition": partition}
+    return Upsert("projection_positions", key, {"next_offset": offset, "log_time": log_ms}, offset)
+
+
+def _position_query(projection: str, topic: str, partition: int) -> Select:
+    where = {"projection": projection, "topic": topic, "partition": partition}
+    return Select("projection_positions", where, ("next_offset", "log_time"))
