@@ -130,7 +130,7 @@ def _series_parts(manifest: Manifest) -> Iterator[SeriesPart]:
 def _instance(offset: int, pack_id: str, n: int, line: InstanceLine) -> Upsert:
     check_uid(line.series_uid)
     check_uid(line.sop_uid)
-    if not (0 <= line.offset and 0 <= line.length < LENGTH_MAX):
+    if not (line.offset >= 0 and 0 <= line.length < LENGTH_MAX):
         raise Invalid("manifest-range")
     level = instance_level(line.header)
     frames = _text(line.frames)
