@@ -12,9 +12,11 @@ import hashlib
 import json
 import sys
 import time
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,6 @@ from typing import Any
 import click
 import pydicom
 import urllib3
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 from pynetdicom import AE, _config, build_context
 from rich.console import Console
@@ -90,11 +91,12 @@ def look(path: Path) -> Sent:
     """What a sender knows of its file. Whatever it cannot read goes by STOW-RS, as it is, for the archive to judge."""
     sent = Sent(path, "STOW-RS", size=path.stat().st_size)
     try:
-        ds = pydicom.dcmread(path, stop_before_pixels=True)
-        sent.syntax = str(ds.file_meta.get("TransferSyntaxUID", ""))
-        sent.study, sent.series = str(ds.get("StudyInstanceUID", "")), str(ds.get("SeriesInstanceUID", ""))
-        sent.sop, sent.sop_class = str(ds.get("SOPInstanceUID", "")), str(ds.get("SOPClassUID", ""))
-    except (InvalidDicomError, ValueError, TypeError, AttributeError, KeyError, NotImplementedError, EOFError, OSError):
+        with warnings.catch_warnings(action="ignore"):  # they quote values
+            ds = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+            sent.syntax = str(ds.file_meta.get("TransferSyntaxUID", ""))
+            sent.study, sent.series = str(ds.get("StudyInstanceUID", "")), str(ds.get("SeriesInstanceUID", ""))
+            sent.sop, sent.sop_class = str(ds.get("SOPInstanceUID", "")), str(ds.get("SOPClassUID", ""))
+    except (ValueError, TypeError, AttributeError, KeyError, NotImplementedError, EOFError, OSError):
         return sent
     sent.dataset_sha256 = dataset_sha256(path.read_bytes())
     return sent
@@ -123,7 +125,7 @@ def send_dimse(settings: Settings, files: Sequence[Sent]) -> Iterator[Sent]:
         mine = [s for s in files if (s.sop_class, s.syntax) in chosen]
         if not assoc.is_established:
             for sent in mine:
-                sent.reason = "association-rejected"
+                sent.reason = "association rejected"
             yield from mine
             continue
         for sent in mine:
@@ -131,9 +133,11 @@ def send_dimse(settings: Settings, files: Sequence[Sent]) -> Iterator[Sent]:
                 status = assoc.send_c_store(sent.path)
                 code = status.Status if "Status" in status else None
                 sent.acknowledged = code is not None and (code == 0 or code >> 12 == 0xB)
-                sent.reason = "" if sent.acknowledged else f"status-{code:04X}" if code is not None else "no-answer"
+                if not sent.acknowledged:
+                    comment = str(status.get("ErrorComment", ""))
+                    sent.reason = f"{code:04X} {comment}" if code is not None else "no answer"
             except ValueError:
-                sent.reason = "context-refused"
+                sent.reason = "presentation context refused"
             yield sent
         assoc.release()
 
@@ -160,7 +164,7 @@ def send_stow(http: urllib3.PoolManager, base: str, files: Sequence[Sent]) -> It
             stored[sent.sop] -= 1
             if not sent.acknowledged:
                 reasons = failed[sent.sop] or failed[""]
-                sent.reason = f"failure-{reasons.pop(0)}" if reasons else f"http-{answer.status}"
+                sent.reason = reasons.pop(0) if reasons else f"HTTP {answer.status}"
             yield sent
 
 
@@ -169,7 +173,8 @@ def _stow_answer(body: bytes) -> tuple[Counter[str], dict[str, list[str]]]:
     answer = json.loads(body)
     stored = Counter(_value(item, "00081155") for item in answer.get("00081199", {}).get("Value", ()))
     failed: dict[str, list[str]] = defaultdict(list)
-    for item in answer.get("00081198", {}).get("Value", ()):
+    # FailedSOPSequence, and OtherFailuresSequence for what has no SOP Instance UID.
+    for item in (*answer.get("00081198", {}).get("Value", ()), *answer.get("0008119A", {}).get("Value", ())):
         failed[_value(item, "00081155")].append(f"{int(_value(item, '00081197') or 0):04X}")
     return stored, failed
 
@@ -263,6 +268,16 @@ def fetch(client: Client, outcome: Outcome) -> Iterator[None]:
         yield
 
 
+def explain(client: Client, outcome: Outcome) -> None:
+    """Put the archive's own word for it beside the codes of STOW-RS: the rejections it has listed."""
+    day = datetime.now(UTC).strftime("%Y%m%d")
+    words = {r["sha256"]: r["reason"] for r in client.json(f"/rejections?day={day}").get("rejections", ())}
+    for sent in outcome.sent:
+        if not sent.acknowledged and sent.door == "STOW-RS":
+            word = words.get(hashlib.sha256(sent.path.read_bytes()).hexdigest(), "")
+            sent.reason = f"{sent.reason} {word}".strip()
+
+
 def report(client: Client, outcome: Outcome) -> str:
     """Step 4: a report of the first study, written by the report door and read back. Returns the study's UID."""
     study = min(s.study for s in outcome.acknowledged)
@@ -338,6 +353,7 @@ def run(settings: Settings, console: Console) -> Outcome:
             progress.advance(task)
     study = report(client, outcome)
     trail(client, outcome, study)
+    explain(client, outcome)
     return outcome
 
 
