@@ -98,6 +98,9 @@ def open_session(settings: Settings) -> tuple[Cluster, Session]:
         execution_profiles={EXEC_PROFILE_DEFAULT: profile},
         # Seconds between attempts at a node that is down. The driver's own go up to ten minutes.
         reconnection_policy=ExponentialReconnectionPolicy(0.5, 5.0),
+        # The driver's own 5 s and 2 s are too short for a busy machine's first answers.
+        connect_timeout=TIMEOUT_S,
+        control_connection_timeout=TIMEOUT_S,
         protocol_version=ProtocolVersion.V5,
         monitor_reporting_enabled=False,
     )

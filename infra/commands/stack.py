@@ -23,9 +23,13 @@ from infra.stack import parts as table
 from infra.stack.errors import StackError
 from infra.stack.state import PartState, RunFolder
 from infra.stack.supervisor import Supervisor, stop_order
+from schemas.errors import Transient
 
 START_S = 600.0
 """Longest a start in the background is waited for: the first one downloads the servers."""
+
+MIGRATE_S = 60.0
+"""Longest that `migrate` tries again while a server is away."""
 
 
 def _given() -> dict[str, str]:
@@ -184,12 +188,21 @@ def logs(part: str, lines: int, follow: bool) -> None:
 def migrate() -> None:
     """Create the topics, tables and buckets that are missing; refuse if what is there differs.
 
-    Safe to run again. Needs the admin's secrets.
+    Safe to run again. Needs the admin's secrets. A server that is away is waited for, a minute at most.
     """
     from infra import migrate as migration  # here: it loads every driver
 
     telemetry.setup("migrate")
-    migration.run(Settings.load("admin"), announce=click.echo)
+    settings = Settings.load("admin")
+    until = time.monotonic() + MIGRATE_S
+    while True:
+        try:
+            migration.run(settings, announce=click.echo)
+            return
+        except Transient:
+            if time.monotonic() > until:
+                raise
+            time.sleep(1.0)
 
 
 @click.command()
