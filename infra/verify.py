@@ -30,7 +30,7 @@ from infra.chain_slots import SEQUENCE_MAX, Slots
 from infra.ports import Log, Objects, Stored
 from schemas.chain import Fault, Links, follow
 from schemas.envelope import Record, decode, link_of, record_hash
-from schemas.errors import Invalid, NotFound
+from schemas.errors import Defect, Invalid, NotFound
 from schemas.references import TYPES, Reference, references
 from schemas.topics import TOPICS
 
@@ -83,13 +83,17 @@ class Report:
     fast: bool
     topics: dict[str, TopicReport] = field(default_factory=dict)
     chains: dict[str, SourceReport] = field(default_factory=dict)
-    unchained: Counter[str] = field(default_factory=Counter)
+    unchained: dict[str, int] = field(default_factory=dict)
+    """Source → events outside any chain."""
     objects: dict[str, ObjectReport] = field(default_factory=dict)
+    unreadable_anchors: set[str] = field(default_factory=set)
+    """Objects among the anchors that are none, or no longer."""
 
     @property
     def faults(self) -> list[str]:
         """Each fault in one line, as many as fit on a page somebody reads."""
         found = [f"{source}: {fault}" for source, chain in self.chains.items() for fault in chain.faults]
+        found += sorted(self.unreadable_anchors)
         found += [fault for kind in self.objects.values() for fault in kind.faults]
         return found[:FAULTS_SHOWN_MAX]
 
@@ -165,7 +169,7 @@ class _Reader:
             return
         if link is None:
             counts.unchained += 1
-            self.report.unchained[source] += 1
+            self.report.unchained[source] = self.report.unchained.get(source, 0) + 1
         elif link.sequence > SEQUENCE_MAX or link.sequence < 1:
             self._fault(source, Fault("impossible", link.sequence, link.sequence))
         else:
@@ -198,14 +202,22 @@ class _Reader:
 def _chains(reader: _Reader, objects: Objects, bucket: str) -> Iterator[tuple[str, tuple[SourceReport, list[Fault]]]]:
     """Each chain in the log or in the anchors: what it is, and what is wrong with it."""
     known = {*reader.slots.sources, *reader.differing}
+
+    def anchored(keys: Iterator[str]) -> Iterator[Anchor]:
+        for found in _anchors(objects, bucket, keys):
+            if isinstance(found, Anchor):
+                yield found
+            elif len(reader.report.unreadable_anchors) < FAULTS_SHOWN_MAX:
+                reader.report.unreadable_anchors.add(str(found))
+
     for source in sorted(known):
-        yield source, _chain(reader, source, _anchored(objects, bucket, anchor_store.keys(objects, bucket, source)))
+        yield source, _chain(reader, source, anchored(anchor_store.keys(objects, bucket, source)))
     prefixes = {anchor_store.prefix(source) for source in known}
     for prefix, keys in groupby(anchor_store.keys(objects, bucket), key=lambda k: k.rpartition("/")[0] + "/"):
         if prefix in prefixes:
             continue
         # A chain of which the log has nothing at all.
-        lost = list(_anchored(objects, bucket, keys))
+        lost = list(anchored(keys))
         for source in sorted({a.source for a in lost} - known):
             yield source, _chain(reader, source, iter(lost))
 
@@ -229,11 +241,18 @@ def _chain(reader: _Reader, source: str, found: Iterator[Anchor]) -> tuple[Sourc
     return report, sorted({*faults, *reader.differing.get(source, ())}, key=lambda f: (f.first, f.code))
 
 
-def _anchored(objects: Objects, bucket: str, keys: Iterator[str]) -> Iterator[Anchor]:
-    """Anchors by their keys, in the order of the keys, some at a time."""
+def _anchors(objects: Objects, bucket: str, keys: Iterator[str]) -> Iterator[Anchor | Defect]:
+    """Anchors by their keys, in the order of the keys, some at a time; a Defect for what is none."""
+
+    def read(key: str) -> Anchor | Defect:
+        try:
+            return anchor_store.read(objects, bucket, key)
+        except Defect as e:
+            return e
+
     with ThreadPoolExecutor(OBJECT_THREADS, thread_name_prefix="anchors") as pool:
         while some := list(islice(keys, OBJECTS_WAITING_MAX)):
-            yield from pool.map(lambda key: anchor_store.read(objects, bucket, key), some)
+            yield from pool.map(read, some)
 
 
 class _ObjectChecker:

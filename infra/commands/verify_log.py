@@ -55,7 +55,8 @@ def command(fast: bool, as_json: bool) -> None:
         log.close()
         objects.close()
     if as_json:
-        click.echo(json.dumps(asdict(report) | {"faults": report.faults, "ok": not report.faults}, indent=2))
+        told = asdict(report) | {"faults": report.faults, "ok": not report.faults}
+        click.echo(json.dumps(told, indent=2, default=sorted))
     else:
         _print(report)
     sys.exit(1 if report.faults else 0)

@@ -194,7 +194,7 @@ def test_what_is_outside_any_chain_is_told_and_checked(archive: Archive) -> None
     archive.log.append(replace_value(external, b'{"pack_id": 5}')).result()
     report = archive.verify()
     assert report.faults == []
-    assert dict(report.unchained) == {"urn:vendor": 2}
+    assert report.unchained == {"urn:vendor": 2}
     assert report.topics["sijil.study.arrivals"].unchained == 2
     assert report.topics["sijil.study.arrivals"].unreadable == 2
     assert report.objects["pack"].checked == 2
@@ -325,6 +325,12 @@ def test_changed_bytes_are_found_unless_fast(archive: Archive, bucket: str, key:
     archive.objects.damage(bucket, key, b"?" * size)
     assert archive.verify().faults == [f"{kind} {bucket}/{key}: another SHA-256 than the event's"]
     assert archive.verify(fast=True).faults == [], "it believes the checksums that S3 keeps"
+
+
+@pytest.mark.parametrize("key", ["stray", anchors.key(SOURCE, 3)])
+def test_what_is_no_anchor_is_found(archive: Archive, key: str) -> None:
+    archive.put("anchors", key, b"not an anchor")
+    assert archive.verify().faults == [f"anchors/{key} is no anchor"]
 
 
 @pytest.mark.parametrize("fast", [False, True])
