@@ -50,7 +50,7 @@ def list_command(reason: str, as_json: bool) -> None:
         return
     grid = Table(box=None, pad_edge=False)
     for name in ("id", "time", "reason", "type", "consumer"):
-        grid.add_column(name, no_wrap=name == "id")
+        grid.add_column(name, overflow="fold")
     for row in rows:
         grid.add_row(*row.values())
     Console(highlight=False).print(grid if rows else "no dead letters")
