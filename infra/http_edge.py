@@ -76,6 +76,7 @@ class _Request:
         self.limit: int | None = None
         self.received = 0
         self.status = 0
+        self.streaming = False
 
     async def run(self) -> None:
         scope = self.scope
@@ -129,6 +130,11 @@ class _Request:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+        self.streaming = self.streaming or message.get("more_body", False)
+        if not self.streaming:
+            # A head and a body of one piece wait for nobody: the server takes them as they are.
+            await self._send(message)
+            return
         async with asyncio.timeout(IDLE_S):
             await self._send(message)
 
