@@ -11,6 +11,7 @@ What is relied on (tried, and read in Faust's source):
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -33,6 +34,8 @@ Handle = Callable[[Sequence[Stored]], Awaitable[Collection[Position]]]
 that have to pause there. Whatever it raises ends the process."""
 Hook = Callable[[Collection[Partition]], Awaitable[None]]
 
+_FAUST = logging.getLogger("faust")  # or mode logs what its classes do as if this module said it
+
 SESSION_S = 15.0
 WATCH_S = 0.2
 BUFFER_MESSAGES = 2048
@@ -45,6 +48,7 @@ LAG = telemetry.Gauge("sijil_lag_events", "Events of a partition that are not do
 class _Consumer(aiokafka.Consumer):
     """Faust's consumer, with commits bounded by `done` and with hooks around a rebalance."""
 
+    logger = _FAUST
     on_assigned: Hook
     on_revoked: Hook
 
@@ -83,6 +87,7 @@ class _Transport(aiokafka.Transport):
 
 
 class _App(faust.App):
+    logger = _FAUST
     on_assigned: Hook
     on_revoked: Hook
 
