@@ -104,7 +104,7 @@ class Child:
             self.part.command(self.settings),
             pid_file=self.run.pid_file(self.part.name),
             log_file=logs.path(self.settings.home, self.part.name),
-            environment=environment,
+            environment={**environment, **self.part.environment},
             folder=self.part.folder(self.settings),
         )
         self.identity = process.identity(self.process.pid)

@@ -42,6 +42,8 @@ class Part:
     """Before its process starts: installs, writes configuration. Raises StackError."""
     finish: Callable[[Settings], None] = field(default=_nothing)
     """Once it answers: passwords, durable settings. Raises StackError."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """On top of the supervisor's."""
     folder: Callable[[Settings], Path] = field(default=lambda settings: settings.home)
     """Where its process runs."""
     stop_s: float = 15.0
@@ -98,6 +100,7 @@ PARTS: tuple[Part, ...] = (
         command=seaweedfs.command,
         probe=seaweedfs.probe,
         finish=seaweedfs.finish,
+        environment={"GOMEMLIMIT": "384MiB"},  # collect garbage before taking more from the machine
         folder=seaweedfs.folder,
         stop_s=3.0,
     ),

@@ -34,6 +34,8 @@ from schemas.errors import SijilError
 log = telemetry.logger(__name__)
 
 TICK_S = 0.1
+CALM_TICK_S = 0.3
+"""Once all serve."""
 
 Announce = Callable[[PartState], None]
 
@@ -54,6 +56,7 @@ class Supervisor:
         self._settings, self._parts, self._given, self._announce = settings, parts, given, announce
         self._migrating = migrating
         self._run = RunFolder(settings.home)
+        self._migration: subprocess.Popen[bytes] | None = None
         self._stop = False
 
     def run(self, serving: Callable[[], None] = lambda: None) -> None:
@@ -85,6 +88,8 @@ class Supervisor:
             raise
         finally:
             shown.phase = "stopping"
+            if self._migration is not None:
+                self._migration.terminate()
             self._end(children, shown)
             pool.shutdown(wait=False, cancel_futures=True)
             shown.phase = "failed" if shown.failure else "stopped"
@@ -126,7 +131,7 @@ class Supervisor:
             if now >= look:
                 logs.rotate(self._settings.home)
                 look = now + 5.0
-            time.sleep(TICK_S)
+            time.sleep(TICK_S if shown.phase == "starting" else CALM_TICK_S)
 
     def _migrate(self, environment: Mapping[str, str]) -> None:
         """`sijil migrate` in a process of its own, so that the supervisor holds no driver. Raises StackError.
@@ -141,8 +146,9 @@ class Supervisor:
             return
         with logs.path(self._settings.home, "migrate").open("ab") as file:
             command = [sys.executable, "-m", "infra.cli", "migrate"]
-            done = subprocess.run(command, env=dict(environment), stdout=file, stderr=file, check=False)
-        if done.returncode:
+            self._migration = subprocess.Popen(command, env=dict(environment), stdout=file, stderr=file)
+            status = self._migration.wait()
+        if status:
             last = logs.last_line(self._settings.home, "migrate").removeprefix("sijil: ")
             raise StackError(last or "the migration failed: see `sijil logs migrate`")
 
@@ -168,5 +174,10 @@ def stop_order(parts: Sequence[Part]) -> list[list[tuple[str, float]]]:
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """The environment of every child: ours, and where home is."""
-    return {**os.environ, f"{ENV_PREFIX}HOME": str(settings.home), "PYTHONUNBUFFERED": "1"}
+    """The environment of every child: ours, where home is, and glibc's heaps kept from growing one per thread."""
+    return {
+        **os.environ,
+        f"{ENV_PREFIX}HOME": str(settings.home),
+        "PYTHONUNBUFFERED": "1",
+        "MALLOC_ARENA_MAX": "2",
+    }
