@@ -72,7 +72,8 @@ def connection(settings: Settings) -> dict[str, Any]:
         "sasl.password": settings.kafka_password,
         "ssl.ca.location": settings.kafka_ca_file,
     }
-    return {k: v for k, v in given.items() if v} | {"reconnect.backoff.max.ms": 1000}
+    # Warnings and worse are logged; a broker that is away is asked for every second, not every ten.
+    return {k: v for k, v in given.items() if v} | {"log_level": 4, "reconnect.backoff.max.ms": 1000}
 
 
 class KafkaLog:
@@ -198,6 +199,20 @@ class KafkaLog:
             if self._outbound is not None:
                 self._outbound.close(DELIVERY_S)
                 self._outbound = None
+
+
+def commit_offsets(settings: Settings, group: str, ends: Mapping[str, Mapping[int, int]]) -> None:
+    """Set where a consumer group without members begins: topic → partition → next offset. Raises Transient, Defect."""
+    places = [TopicPartition(topic, n, offset) for topic, found in ends.items() for n, offset in found.items()]
+    consumer = Consumer(connection(settings) | {"group.id": group, "enable.auto.commit": False}, logger=_LOG)
+    try:
+        for place in consumer.commit(offsets=places, asynchronous=False) or ():
+            if place.error is not None:
+                raise mapped(place.error, f"commit {group}")
+    except KafkaException as e:
+        raise mapped(e.args[0], f"commit {group}") from e
+    finally:
+        consumer.close()
 
 
 class _Outbound:

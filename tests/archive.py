@@ -82,6 +82,11 @@ class Archive:
         assert answer.status_code in (200, 204), f"{answer.status_code} {answer.text[:300]}"
         return json.loads(answer.content) if answer.content else []
 
+    def post_json(self, path: str, document: object) -> httpx.Response:
+        """One POST of a FHIR resource."""
+        headers = {"Content-Type": "application/fhir+json"}
+        return httpx.post(self.base + path, content=json.dumps(document).encode(), headers=headers, timeout=60)
+
     def stow(self, files: Sequence[bytes], study: str = "") -> httpx.Response:
         """One STOW-RS request."""
         head = f"\r\n--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()

@@ -1,0 +1,119 @@
+"""All read models anew from the log and the packs: the worker's own functions, from offset 0, into a fresh keyspace.
+
+The steps of a rebuild:
+1. a fresh keyspace with every table
+2. every topic from its beginning to an end that is fixed when its pass begins, in batches, as the worker would; again
+   from there to the new ends until hardly anything is left
+3. the consumer group of the new keyspace gets exactly the offsets where the rebuild stopped
+4. the pointer to the active keyspace is flipped; worker and API go over within seconds
+
+It emits nothing: what an event decided is read from the log. The worker goes on with the old keyspace until step 4,
+and then begins where step 3 said: no event is missed, none applied twice. A crash before step 4 changes nothing that
+answers; the same rebuild can be run again into the same keyspace, since every write is idempotent. Records that cannot
+be processed are in the dead letters since they were first met; they are passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from infra import clock, faults, telemetry
+from infra.ports import Log, Stored
+from schemas.errors import Invalid
+from schemas.events import UnknownEventType
+from streams.apply import Projector, fact_of
+from streams.dispatch import TOPICS_FOLLOWED
+from streams.facts import Fact
+from streams.retry import retrying
+
+log = telemetry.logger(__name__)
+
+BATCH = 500
+CAUGHT_UP = 200
+"""So few records left end step 2: the worker takes them in a blink."""
+PASSES_MAX = 20
+RETRY_S = 60.0
+
+Ends = dict[str, dict[int, int]]
+"""Topic → partition → next offset."""
+
+
+@dataclass
+class Replayed:
+    """What a rebuild did."""
+
+    ends: Ends = field(default_factory=dict)
+    events: int = 0
+    rows: int = 0
+    passed_over: int = 0
+    seconds: float = 0.0
+
+
+class Replay:
+    """One rebuild. `advanced` is told how many records were done after each batch."""
+
+    def __init__(self, kafka: Log, projector: Projector, advanced: Callable[[int], None] = lambda n: None) -> None:
+        self._log, self._projector, self._advanced = kafka, projector, advanced
+        self.done = Replayed()
+
+    async def run(self, fixed: Ends | None = None) -> Replayed:
+        """Step 2: up to `fixed`, or until caught up. Raises Transient when a server stays away, UnknownEventType when
+        the log holds facts of a newer build.
+        """
+        started = clock.monotonic()
+        for _ in range(PASSES_MAX):
+            ends = await asyncio.to_thread(current_ends, self._log) if fixed is None else fixed
+            for topic in TOPICS_FOLLOWED:
+                await self._pass(topic, self.done.ends.get(topic, {}), ends[topic])
+                self.done.ends[topic] = dict(ends[topic])
+            if fixed is not None or left(self.done.ends, await asyncio.to_thread(current_ends, self._log)) < CAUGHT_UP:
+                break
+        self.done.seconds = clock.monotonic() - started
+        return self.done
+
+    async def _pass(self, topic: str, start: Mapping[int, int], end: Mapping[int, int]) -> None:
+        records = self._log.read(topic, start, end)
+        while batch := await asyncio.to_thread(take, records):
+            await self._batch(batch)
+            self._advanced(len(batch))
+            faults.point("rebuild.batch")
+
+    async def _batch(self, records: Sequence[Stored]) -> None:
+        facts: list[Fact] = []
+        for record in records:
+            try:
+                facts.append(fact_of(record))
+            except UnknownEventType:
+                raise
+            except Invalid:
+                self.done.passed_over += 1
+        applied = await retrying("rebuild", lambda: self._projector.apply(facts), RETRY_S)
+        last = {record.position.partition: record for record in records}
+        await retrying("rebuild", lambda: self._projector.advance(last.values()), RETRY_S)
+        self.done.events += len(records)
+        self.done.rows += applied.writes
+        self.done.passed_over += len(applied.failed)
+
+
+def take(records: Iterator[Stored]) -> list[Stored]:
+    """The next batch; empty at the end."""
+    return list(islice(records, BATCH))
+
+
+def current_ends(kafka: Log) -> Ends:
+    """Where every followed topic ends now. Raises Transient."""
+    return {topic: kafka.ends(topic) for topic in TOPICS_FOLLOWED}
+
+
+def left(done: Ends, ends: Ends) -> int:
+    """Records between two ends."""
+    return sum(n - done.get(topic, {}).get(p, 0) for topic, found in ends.items() for p, n in found.items())
+
+
+def next_keyspace(active: str) -> str:
+    """`sijil_views` → `sijil_views_2` → `sijil_views_3`."""
+    base, _, number = active.rpartition("_")
+    return f"{base}_{int(number) + 1}" if number.isdigit() else f"{active}_2"
