@@ -8,6 +8,7 @@ from typing import Any
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
+from infra.kafka import connection
 from infra.settings import Settings
 from schemas.errors import Defect, Transient
 from schemas.topics import TOPIC_CONFIGS, TOPICS
@@ -26,7 +27,7 @@ def configs(settings: Settings) -> dict[str, str]:
 
 def ensure(settings: Settings, announce: Callable[[str], None] = lambda line: None) -> None:
     """Create what is missing. Raises Defect for a topic that is not as it should be, Transient without Kafka."""
-    admin = AdminClient(_connection(settings))
+    admin = AdminClient(connection(settings))
     wanted = configs(settings)
     try:
         there = admin.list_topics(timeout=TIMEOUT_S).topics
@@ -61,16 +62,3 @@ def _same_configs(name: str, there: Mapping[str, str], wanted: Mapping[str, str]
     for key, value in wanted.items():
         if there.get(key) != value:
             raise Defect(f"topic {name} has {key}={there.get(key)}, it must be {value}: somebody changed it")
-
-
-def _connection(settings: Settings) -> dict[str, Any]:
-    given = {
-        "bootstrap.servers": settings.kafka_bootstrap,
-        "security.protocol": settings.kafka_security_protocol,
-        "sasl.mechanism": settings.kafka_sasl_mechanism,
-        "sasl.username": settings.kafka_username,
-        "sasl.password": settings.kafka_password,
-        "ssl.ca.location": settings.kafka_ca_file,
-        "log_level": 4,  # warnings
-    }
-    return {k: v for k, v in given.items() if v}

@@ -22,6 +22,9 @@ from infra.settings import Settings
 from schemas.errors import NotFound, Permanent
 from schemas.events import DeadLetter
 
+PIPE_COLUMNS = 200
+"""A pipe has no width to fit into."""
+
 
 @click.group("dead-letters")
 def command() -> None:
@@ -50,10 +53,11 @@ def list_command(reason: str, as_json: bool) -> None:
         return
     grid = Table(box=None, pad_edge=False)
     for name in ("id", "time", "reason", "type", "consumer"):
-        grid.add_column(name, overflow="fold")
+        grid.add_column(name, overflow="fold", no_wrap=name == "id")
     for row in rows:
         grid.add_row(*row.values())
-    Console(highlight=False).print(grid if rows else "no dead letters")
+    width = None if sys.stdout.isatty() else PIPE_COLUMNS
+    Console(highlight=False, width=width).print(grid if rows else "no dead letters")
 
 
 @command.command("show")

@@ -17,6 +17,9 @@ from infra.objects import S3Objects
 from infra.settings import Settings
 from infra.verify import Report, verify
 
+PIPE_COLUMNS = 200
+"""A pipe has no width to fit into."""
+
 
 @click.command("verify-log")
 @click.option("--fast", is_flag=True, help="Believe the checksums that S3 keeps: do not read the objects.")
@@ -63,7 +66,7 @@ def command(fast: bool, as_json: bool) -> None:
 
 
 def _print(report: Report) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
     topics = _table("topic", "events", "unchained", "repeated", "unreadable")
     for name, topic in report.topics.items():
         if topic.records:

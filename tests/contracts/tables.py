@@ -270,6 +270,14 @@ class TablesContract(ABC):
         assert run(tables.select_many(queries)) == [[{"small": i}] for i in order]
         assert run(tables.select_many([])) == []
 
+    @pytest.mark.parametrize("size", [0, 100, 400, 5_000])
+    def test_many_small_partitions_at_once(self, tables: Tables, key: str, size: int) -> None:
+        """Whatever the adapter sends together, a server with default limits takes."""
+        full = {"words": "x" * size, "small": 1, "big": 2, "raw": b"", "yes": True, "tags": {"a"}, "order_of": ["b"]}
+        run(tables.apply([Upsert("shapes", row_key(f"{key}{i}"), full, i) for i in range(300)]))
+        queries = [Select("shapes", {"key": f"{key}{i}", "token": 1}, ("words",)) for i in range(300)]
+        assert run(tables.select_many(queries)) == [[{"words": "x" * size}]] * 300
+
     def test_a_partition_of_many_and_large_rows(self, tables: Tables, key: str) -> None:
         """More rows than a page, more bytes than a batch."""
         count = 1500
