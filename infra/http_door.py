@@ -99,6 +99,11 @@ class HttpDoor:
 Register = Callable[[FastAPI, HttpDoor], None]
 
 
+def installed() -> list[Register]:
+    """What the rooms register, by name."""
+    return [e.load() for e in sorted(entry_points(group=ENTRY_POINTS), key=lambda e: e.name)]
+
+
 def compose(door: HttpDoor, registers: list[Register]) -> FastAPI:
     """The application: the rooms' handlers behind one edge."""
     app = FastAPI(
@@ -168,9 +173,8 @@ def serve(settings: Settings) -> None:
     chain = ChainedLog.open(settings, "api", kafka, objects)
     try:
         door = HttpDoor(settings, log=kafka, chain=chain, objects=objects)
-        registers: list[Register] = [e.load() for e in sorted(entry_points(group=ENTRY_POINTS), key=lambda e: e.name)]
         config = uvicorn.Config(
-            compose(door, registers),
+            compose(door, installed()),
             host=settings.http_host,
             port=settings.http_port,
             loop="uvloop",

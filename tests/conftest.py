@@ -1,6 +1,7 @@
 """The real servers for whoever asks: one stack of servers and one whole archive per session.
 
-Where `SIJIL_TEST_HOME` names a home whose stack is up already, that one is used and left as it is.
+Where `SIJIL_TEST_HOME` (servers) or `SIJIL_TEST_WHOLE` (an archive) names a home whose stack is up already, that one is
+used and left as it is.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ def admin(stack: LocalStack) -> Settings:
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """All parts, on servers of their own: tests kill them."""
+    running = os.environ.get("SIJIL_TEST_WHOLE")
+    if running:
+        yield LocalStack.running(Path(running))
+        return
     own = LocalStack.at(tmp_path_factory.mktemp("archive") / ".sijil", quiet_s=QUIET_S)
     own.start()
     yield own

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,6 +12,9 @@ import pytest
 from fastapi.routing import APIRoute
 
 from consumers.api.guard import ACCESS_HEADER, LAG_HEADER, GuardedRoute
+from infra.chain import ChainedLog
+from infra.http_door import HttpDoor, compose, installed
+from infra.memory import MemoryLog, MemoryObjects
 from schemas.events import AccessDenied, AccessGranted, AccessUsed
 from tests.unit.consumers.archive import MemoryArchive, part10
 
@@ -62,6 +67,19 @@ def test_every_route_is_guarded_or_known_to_be_open(archive: MemoryArchive) -> N
     assert unguarded == OPEN
     assert len(paths) - len(OPEN) >= 25
     assert all(isinstance(r, APIRoute) for p, r in paths.items() if p not in OPEN)
+
+
+def test_no_other_room_reads_out_patient_data(tmp_path: Path) -> None:
+    """With every installed room's routes: what is not guarded is the door's own, or takes something in."""
+    settings = replace(MemoryArchive().settings, home=tmp_path)
+    chain = ChainedLog(MemoryLog(), tmp_path / "chain", "/api/LOCAL/1", backlog_max=10, anchors=None)
+    try:
+        app = compose(HttpDoor(settings, log=MemoryLog(), chain=chain, objects=MemoryObjects()), installed())
+        for route in app.routes:
+            if not isinstance(route, GuardedRoute) and getattr(route, "path", "") not in OPEN:
+                assert getattr(route, "methods", {"GET"}) <= {"POST", "PUT"}, route
+    finally:
+        chain.close(5)
 
 
 def ask_all(archive: MemoryArchive, paths: list[str], **headers: str) -> list[httpx.Response]:
