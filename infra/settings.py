@@ -117,7 +117,6 @@ class Settings:
     # worker
     quiet_s: float = _s(60.0, "a study is complete after this long without a new instance")
     projection_batch: int = _s(500, "most events of a projector's batch")
-    projection_linger_s: float = _s(0.02, "how long a projector waits to fill a batch")
     manifest_wait_s: float = _s(
         10.0, "how long an object that an event names may be missing before it is taken for lost"
     )

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
 
-from infra.dead_letters import DeadLetters
-
 from infra import clock, telemetry
 from infra.active_views import active_keyspace
 from infra.cassandra import CassandraTables
 from infra.chain import ChainedLog
+from infra.dead_letters import DeadLetters
 from infra.health import HealthServer
 from infra.kafka import KafkaLog
 from infra.objects import S3Objects
@@ -79,7 +78,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
         TOPICS_FOLLOWED,
         worker.handle,
         batch=settings.projection_batch,
-        linger_s=settings.projection_linger_s,
         on_assigned=assigned,
         on_revoked=revoked,
     )
