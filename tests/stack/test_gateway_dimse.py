@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 import struct
 import subprocess
 import time
@@ -25,6 +24,7 @@ from schemas.pack import Sender
 from tests.archive import dcmtk
 from tests.bench.corpus import make_ct
 from tests.stack.gateway_doors import Doors, open_doors
+from tests.stack.raw_scu import RawScu, command, pdata
 from tests.unit.producers.samples import CT, EXPLICIT_LE, STUDY, dataset, file
 
 IMPLICIT_LE = "1.2.840.10008.1.2"
@@ -241,57 +241,17 @@ def test_long_instances_go_through_a_file(tmp_path: Path, monkeypatch: pytest.Mo
 # ------------------------------------------------------------------------------------------------ bad behaviour
 
 
-def raw_association(doors: Doors) -> socket.socket:
-    """An association by hand: an A-ASSOCIATE-RQ with one context for CT in Explicit VR LE."""
-
-    def item(kind: int, body: bytes) -> bytes:
-        return struct.pack(">BBH", kind, 0, len(body)) + body
-
-    context = struct.pack(">BBBB", 1, 0, 0, 0) + item(0x30, CT.encode()) + item(0x40, EXPLICIT_LE.encode())
-    user = item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3")
-    body = struct.pack(">HH", 1, 0) + b"SIJIL".ljust(16) + b"RAW".ljust(16) + bytes(32)
-    body += item(0x10, b"1.2.840.10008.3.1.1.1") + item(0x20, context) + item(0x50, user)
-    s = socket.create_connection(("127.0.0.1", doors.dicom_port), 5)
-    s.sendall(struct.pack(">BBI", 1, 0, len(body)) + body)
-    assert s.recv(1) == b"\x02"
-    s.recv(65536)
-    return s
-
-
-def pdata(*values: bytes, context: int = 1) -> bytes:
-    items = b"".join(struct.pack(">IB", len(v) + 1, context) + v for v in values)
-    return struct.pack(">BBI", 4, 0, len(items)) + items
-
-
-def command(sop: str) -> bytes:
-    def element(number: int, value: bytes) -> bytes:
-        value += b"\0" * (len(value) % 2)
-        return struct.pack("<HHI", 0, number, len(value)) + value
-
-    return b"\x03" + b"".join(
-        (
-            element(0x0002, CT.encode()),
-            element(0x0100, struct.pack("<H", 1)),
-            element(0x0110, struct.pack("<H", 5)),
-            element(0x0700, struct.pack("<H", 0)),
-            element(0x0800, struct.pack("<H", 1)),
-            element(0x1000, sop.encode()),
-        )
-    )
-
-
 def test_fragments_of_every_size_in_one_pdu_and_in_many(doors: Doors) -> None:
     data = dataset("1.2.5", pixels=os.urandom(5000))
-    with raw_association(doors) as s:
+    with RawScu(doors.dicom_port) as scu:
         parts = [b"\x00" + data[i : i + 997] for i in range(0, len(data), 997)]
         parts[-1] = b"\x02" + parts[-1][1:]
-        s.sendall(pdata(command("1.2.5"), *parts[:3]) + b"".join(pdata(p) for p in parts[3:]))
-        answer = s.recv(65536)
-        assert answer[:1] == b"\x04"
+        scu.socket.sendall(pdata(command("1.2.5"), *parts[:3]) + b"".join(pdata(p) for p in parts[3:]))
+        assert scu.status() == 0
         # An empty last fragment ends a dataset too.
         other = dataset("1.2.6")
-        s.sendall(pdata(command("1.2.6")) + pdata(b"\x00" + other) + pdata(b"\x02"))
-        assert s.recv(65536)[:1] == b"\x04"
+        scu.socket.sendall(pdata(command("1.2.6")) + pdata(b"\x00" + other) + pdata(b"\x02"))
+        assert scu.status() == 0
     doors.until(lambda: set(doors.files()) == {"1.2.5", "1.2.6"})
     kept = doors.files()["1.2.5"]
     assert kept[parse_file_meta(kept).dataset_offset :] == data
@@ -311,18 +271,18 @@ def test_fragments_of_every_size_in_one_pdu_and_in_many(doors: Doors) -> None:
     ],
 )
 def test_what_breaks_the_protocol_is_aborted_and_hurts_nobody(doors: Doors, nonsense: bytes) -> None:
-    with raw_association(doors) as s:
-        s.sendall(nonsense)
-        s.settimeout(5)
-        assert s.recv(65536)[:1] in (b"\x07", b"")
+    with RawScu(doors.dicom_port) as scu:
+        scu.socket.sendall(nonsense)
+        scu.socket.settimeout(5)
+        assert scu.socket.recv(65536)[:1] in (b"\x07", b"")
     assert run("echoscu", doors).returncode == 0
     doors.until(lambda: doors.listener.associations() == [])
 
 
 def test_an_association_cut_inside_an_instance_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_doors(tmp_path, monkeypatch, body_buffer_mb=1) as doors:
-        with raw_association(doors) as s:
-            s.sendall(pdata(command("1.2.5")) + pdata(b"\x00" + bytes(3 << 20)))
+        with RawScu(doors.dicom_port) as scu:
+            scu.socket.sendall(pdata(command("1.2.5")) + pdata(b"\x00" + bytes(3 << 20)))
             doors.until(lambda: bool(doors.spool_files()))
         doors.until(lambda: doors.listener.associations() == [] and doors.spool_files() == [])
         assert doors.rejected() == []
