@@ -23,7 +23,13 @@ from tests.unit.consumers.multipart import parts_of
 pytestmark = [pytest.mark.connected, pytest.mark.filterwarnings("ignore")]
 
 STUDY = "1.2.826.0.1.3680043.10.77.1"
-SYNTAXES = ("MR_small_implicit.dcm", "MR_small_bigendian.dcm", "MR_small_RLE.dcm", "image_dfl.dcm", "JPEG2000.dcm")
+SYNTAXES = ("MR_small_implicit.dcm", "MR_small_bigendian.dcm", "MR_small_RLE.dcm", "JPEG2000.dcm", "JPEG-LL.dcm")
+
+
+def of_its_own(data: bytes, n: int) -> bytes:
+    """The file with another digit at the end of its SOP Instance UID: some of pydicom's files share theirs."""
+    uid = str(pydicom.dcmread(io.BytesIO(data), specific_tags=["SOPInstanceUID"]).SOPInstanceUID).encode()
+    return data.replace(uid, uid[:-1] + str(n).encode())
 
 
 class Sent:
@@ -45,7 +51,7 @@ class Sent:
             )
             for n, (name, pid) in enumerate(names.items(), 1)
         ]
-        self.odd = {name: sample(name) for name in SYNTAXES}
+        self.odd = {name: of_its_own(sample(name), n) for n, name in enumerate(SYNTAXES)}
         for files in ([i.path.read_bytes() for i in self.ct], *([d] for d in (*self.named, *self.odd.values()))):
             assert archive.stow(files).status_code == 200
         self.studies = {self.ct[0].study: 20} | {self.uid(d): 1 for d in (*self.named, *self.odd.values())}
