@@ -28,6 +28,8 @@ from schemas.errors import Transient
 START_S = 600.0
 """Longest a start in the background is waited for: the first one downloads the servers."""
 
+TOLD = ("starting", "ready", "failing", "restarting", "stopped")
+"""What of a part's ways is told in the foreground."""
 MIGRATE_S = 60.0
 """Longest that `migrate` tries again while a server is away."""
 
@@ -64,15 +66,21 @@ def up(detach: bool, only: tuple[str, ...], then: str | None, no_migrate: bool) 
     telemetry.setup("supervisor", settings.log_level, part_logs.path(settings.home, "supervisor").open("a"))
     console = Console(highlight=False, stderr=True)
 
+    last: dict[str, str] = {}
+
     def announce(part: PartState) -> None:
-        if part.health in ("starting", "ready", "failing", "restarting", "stopped"):
-            console.print(f"  {part.name:<10} {part.health:<10} {part.why}".rstrip(), markup=False)
+        if part.health != last.get(part.name) and part.health in TOLD:
+            more = f"after {part.ready_s} s" if part.health == "ready" and not part.restarts else part.why
+            console.print(f"  {part.name:<10} {part.health:<10} {more}".rstrip(), markup=False, soft_wrap=True)
+        last[part.name] = part.health
 
     followers: list[subprocess.Popen[bytes]] = []
 
     def serving() -> None:
-        console.print(f"serving. DICOM {settings.ae_title} on port {settings.dicom_port},", end=" ")
-        console.print(f"HTTP http://127.0.0.1:{settings.http_port}. Ctrl-C ends it.")
+        names = {part.name for part in chosen}
+        doors = [f"DICOM {settings.ae_title} on port {settings.dicom_port}"] if "gateway" in names else []
+        doors += [f"HTTP http://{table.reachable(settings.http_host)}:{settings.http_port}"] if "api" in names else []
+        console.print(f"serving {', '.join(doors) or ', '.join(sorted(names))}. Ctrl-C ends it.", soft_wrap=True)
         if then:
             command = [sys.executable, "-m", "infra.cli", *then.split()]
             followers.append(subprocess.Popen(command))  # noqa: S603  # a command of ours
