@@ -25,6 +25,9 @@ START_S = 240.0
 STOP_S = 120.0
 
 
+_given: set[int] = set()  # to stacks of this process, also to those that are down just now
+
+
 def ports_are_free(ports: Iterable[int]) -> bool:
     """Whether each can be bound now."""
     for port in ports:
@@ -43,7 +46,9 @@ def free_offset() -> int:
     random.shuffle(offsets)
     for offset in offsets:
         settings = Settings.load("admin", {"SIJIL_PORT_OFFSET": str(offset), "SIJIL_HOME": "/nonexistent"})
-        if ports_are_free(port for part in parts.PARTS for _, port in part.ports(settings)):
+        ports = {port for part in parts.PARTS for _, port in part.ports(settings)}
+        if not ports & _given and ports_are_free(ports):
+            _given.update(ports)
             return offset
     raise AssertionError("no free ports")
 
