@@ -70,6 +70,7 @@ class Sender:
         self._under_way: dict[int, tuple[str, Record]] = {}
         self._failed: set[int] = set()  # of those under way: answered with an error
         self._repeating = False  # nothing new is sent until what is repeated has been taken
+        self._busy = False  # records are being handed to the log, in their order, on one thread
         self._thread = threading.Thread(target=self._run, name="chain-send", daemon=True)
         self._thread.start()
 
@@ -86,11 +87,17 @@ class Sender:
             return self._low.sequence + len(self._above)
 
     def offer(self, records: list[Kept]) -> None:
-        """These are kept now, behind all that were."""
+        """These are kept now, behind all that were. Sent on this thread if nothing is before them: a hop less."""
         with self._lock:
             self._kept = records[-1][0]
-            self._recent.extend(records)
-            self._changed.notify_all()
+            at_once = self._next == records[0][0] and len(records) <= self._room()
+            if at_once:
+                self._take(records)
+            else:
+                self._recent.extend(records)
+                self._changed.notify_all()
+        if at_once:
+            self._send([(s, record) for s, _, record in records])
 
     def reread(self) -> None:
         """The journal took back what it had not kept, and a reader may have read that ahead."""
@@ -120,14 +127,12 @@ class Sender:
         pause_s = BACKOFF_S
         while not self._stopped.is_set():
             with self._lock:
-                all_answered = len(self._failed) == len(self._under_way)
-                failed = sorted(self._failed) if all_answered else []
-                self._repeating = self._repeating and bool(self._under_way)
-                held_up = self._failed or self._repeating
-                room = 0 if held_up else min(WINDOW - len(self._under_way), self._kept + 1 - self._next)
+                failed = [] if self._busy or len(self._failed) < len(self._under_way) else sorted(self._failed)
+                room = min(self._room(), self._kept + 1 - self._next)
                 if not failed and room <= 0:
                     self._changed.wait(IDLE_S)
                     continue
+                self._busy = True
             if failed:
                 if self._stopped.wait(pause_s):
                     return
@@ -137,6 +142,12 @@ class Sender:
                 pause_s = BACKOFF_S
                 self._send(self._following(room))
 
+    def _room(self) -> int:
+        """How many records may be sent now: none while something is sent, repeated or to be repeated."""
+        self._repeating = self._repeating and bool(self._under_way)
+        held_up = self._busy or self._failed or self._repeating
+        return 0 if held_up else WINDOW - len(self._under_way)
+
     def _again(self, failed: list[int]) -> list[tuple[int, Record]]:
         with self._lock:
             self._failed.clear()
@@ -144,7 +155,7 @@ class Sender:
             return [(s, self._under_way[s][1]) for s in failed]
 
     def _following(self, room: int) -> list[tuple[int, Record]]:
-        """The next kept records, from memory or else from the journal; they are under way from here on."""
+        """The next kept records, from memory or else from the journal."""
         with self._lock:
             first = self._next
             while self._recent and self._recent[0][0] < first:
@@ -155,9 +166,14 @@ class Sender:
                 found = []
         found = found or [self._from_journal(s) for s in range(first, first + room)]
         with self._lock:
-            self._under_way.update((s, (hash, record)) for s, hash, record in found)
-            self._next = found[-1][0] + 1
+            self._take(found)
         return [(s, record) for s, _, record in found]
+
+    def _take(self, records: list[Kept]) -> None:
+        """They are under way from here on."""
+        self._busy = True
+        self._under_way.update((s, (hash, record)) for s, hash, record in records)
+        self._next = records[-1][0] + 1
 
     def _from_journal(self, sequence: int) -> Kept:
         since = self._taken_back
@@ -178,6 +194,9 @@ class Sender:
                 future.set_exception(e)
             faults.point("chain.after-send")
             future.add_done_callback(partial(self._answered, sequence))
+        with self._lock:
+            self._busy = False
+            self._changed.notify_all()
 
     def _answered(self, sequence: int, future: Future[Position]) -> None:
         """On a thread of the log's, or on ours if the answer was there first."""
