@@ -1,4 +1,4 @@
-"""Commands of this room: `sijil worker`, `sijil archiver`, `sijil rebuild`."""
+"""Commands of this room: `sijil worker`, `sijil archiver`; `sijil rebuild` is in streams.rebuild_process."""
 
 from __future__ import annotations
 
@@ -19,3 +19,15 @@ def worker() -> None:
 
     settings = Settings.load("worker")
     service.run("worker", partial(worker_process.serve, settings), settings.log_level)
+
+
+@click.command()
+def archiver() -> None:
+    """Compare copies of images, and copy what arrived into the locked archive.
+
+    Gives way to receiving and searching. Runs until it is stopped.
+    """
+    from streams import archiver_process, service
+
+    settings = Settings.load("archiver")
+    service.run("archiver", partial(archiver_process.serve, settings), settings.log_level)
