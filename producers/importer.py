@@ -1,312 +1,354 @@
-"""`sijil import PATH...`: folders, files, ZIPs and DICOMDIR media into the archive, through its STOW-RS door.
+"""`sijil import`: folders, files, ZIPs and DICOMDIR media to the STOW-RS door, as any client would send them.
 
-A file goes these steps:
-1. found, and looked at: what cannot be DICOM is skipped (a CD has viewers and icons on it)
-2. sent alone, as application/dicom, so that the answer is about it and nothing else
-3. its outcome is noted in `<home>/import/<name>.jsonl`
-
-An import that was stopped is begun again by the same command: what the notes say was accepted is not sent again, as
-long as size and time of the file are the same. A file sent twice all the same (a stop between 2 and 3) is the archive's
-recorded no-op.
+What was stored, or refused for what it is, is remembered by path, size and time of change, so that the same command
+goes on where it was interrupted. Names of files go to the terminal and nowhere else.
 """
 
 from __future__ import annotations
 
-import hashlib
+import http.client
 import json
-import os
+import sys
 import threading
 import time
 import zipfile
-from collections import Counter
+import zlib
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+from urllib.parse import urlsplit
 
 import click
-import msgspec
-import urllib3
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from infra import clock
 from infra.settings import Settings
-from producers.refusals import REFUSALS
-from producers.stow.app import IMPORT_AGENT
-from schemas.errors import Permanent, SijilError, Transient
+from producers.media import Look, Source, find, look
+from producers.refusals import OUT_OF_RESOURCES, PROCESSING_FAILURE, REFUSALS
+from producers.stow.answer import IMPORT_AGENT
+from schemas.errors import Transient
 
-SENDERS = 4
-BUSY_TRIES = 60
-"""How often a busy or restarting archive is asked again before the import gives up; some minutes."""
-BUSY_WAIT_S = 5.0
-MEMBER_MAX = 16 << 30
-"""Longest member of a ZIP that is unpacked; more is a bomb or a mistake."""
-EXAMPLES = 3
+REQUEST_BYTES_MAX = 64 << 20
+REQUEST_FILES_MAX = 50
+CHUNK = 1 << 18
+BOUNDARY = "sijil-import-part"
+TIMEOUT_S = 300.0
+AWAY_S = 600.0
+"""How long an archive that is away or full is waited for, each time."""
+DELAY_S = (1.0, 15.0)
+SHOWN_MAX = 20
+"""Files of each reason that the summary names."""
 
-ACCEPTED, REFUSED, SKIPPED = "accepted", "refused", "skipped"
-_STATUS_WORDS: dict[int, str] = {refusal.status: reason for reason, refusal in REFUSALS.items()}
-
-
-@dataclass(frozen=True)
-class Item:
-    """A file on disk, or a member of a ZIP (`member`)."""
-
-    path: Path
-    size: int
-    changed: float
-    member: str = ""
-
-    @property
-    def name(self) -> str:
-        """What the notes and the operator's screen call it."""
-        return f"{self.path}!{self.member}" if self.member else str(self.path)
+_REASONS = {told.status: reason for reason, told in REFUSALS.items()}
+UNTOLD = "untold"
+"""An answer to several files does not say what became of this one."""
+UNREADABLE = "unreadable"
+"""A source that could not be read to its end."""
+_TRY_AGAIN = (OUT_OF_RESOURCES, PROCESSING_FAILURE)
 
 
 @dataclass
 class Summary:
     """What became of everything."""
 
-    accepted: int = 0
-    accepted_bytes: int = 0
-    before: int = 0
-    """Accepted by an earlier run."""
-    skipped: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
+    stored: int = 0
+    known: int = 0
+    """Done by an earlier run."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    refused: dict[str, list[str]] = field(default_factory=dict)
+    """Reason → labels."""
+    failed: dict[str, list[str]] = field(default_factory=dict)
+    """Not decided: to be tried again by the next run."""
 
-    def refuse(self, item: Item, reason: str) -> None:
-        """Count a file that the archive did not take."""
-        self.refused[reason] += 1
-        names = self.examples.setdefault(reason, [])
-        if len(names) < EXAMPLES:
-            names.append(item.name)
-
-
-# ------------------------------------------------------------------------------------------------ step 1: find
+    @property
+    def exit_status(self) -> int:
+        """0 when everything that is DICOM is stored."""
+        return 1 if self.refused or self.failed else 0
 
 
-def find(paths: Iterable[Path]) -> Iterator[Item]:
-    """Everything below the paths, in order: files, and members of ZIPs. Raises Permanent for a path that is none."""
-    for path in paths:
-        if not path.exists():
-            raise Permanent(f"there is no {path}")
-        if path.is_dir():
-            for folder, folders, files in os.walk(path):
-                folders.sort()
-                for name in sorted(files):
-                    yield from _file(Path(folder) / name)
-        elif path.name.upper() == "DICOMDIR":
-            yield from find([path.parent])  # the medium: what the directory lists lies beside it
-        else:
-            yield from _file(path)
+class Remembered:
+    """Keys of what is decided, one a line, in a file that only grows."""
 
+    def __init__(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._lines = file.read_text().split() if file.exists() else []
+        self._known = {line for line in self._lines if len(line) == 32}
+        self._file = file.open("a")
 
-def _file(path: Path) -> Iterator[Item]:
-    try:
-        stat = path.stat()
-    except OSError:  # a link into nowhere
-        return
-    if not path.is_file():
-        return
-    if not zipfile.is_zipfile(path):
-        yield Item(path, stat.st_size, stat.st_mtime)
-        return
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if not info.is_dir():
-                yield Item(path, info.file_size, stat.st_mtime, info.filename)
+    def __contains__(self, key: str) -> bool:
+        return key in self._known
 
-
-def looks_like_dicom(head: bytes, name: str) -> bool:
-    """Whether the archive should judge it: Part 10, or a bare dataset that begins with group 0002 or 0008."""
-    if name.upper().endswith("DICOMDIR"):
-        return False
-    return head[128:132] == b"DICM" or head[:2] in (b"\x02\x00", b"\x08\x00")
-
-
-def open_item(item: Item) -> IO[bytes]:
-    """Its bytes. Raises Permanent for a member that cannot be unpacked."""
-    if not item.member:
-        return item.path.open("rb")
-    if item.size > MEMBER_MAX:
-        raise Permanent("zip-member-too-large")
-    try:
-        return _zip(item.path).open(item.member)
-    except (RuntimeError, NotImplementedError, zipfile.BadZipFile) as e:  # encrypted, unknown method, damaged
-        raise Permanent("zip-member-unreadable") from e
-
-
-@lru_cache(maxsize=4)
-def _zip(path: Path) -> zipfile.ZipFile:
-    """Opened once: its directory may have many thousands of members. Members may be read by several threads."""
-    return zipfile.ZipFile(path)
-
-
-# ------------------------------------------------------------------------------------------------ steps 2 and 3
-
-
-class Notes:
-    """Outcomes of one import, a line each; what was accepted is remembered by name, size and time. Thread-safe."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._accepted: set[tuple[str, int, float]] = set()
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    note = json.loads(line)
-                except ValueError:  # torn by a stop
-                    continue
-                if note["outcome"] == ACCEPTED:
-                    self._accepted.add((note["name"], note["size"], note["changed"]))
-        self._file = path.open("a", encoding="utf-8")
-        path.chmod(0o600)  # names of files are often names of people
-        self._lock = threading.Lock()
-
-    def has(self, item: Item) -> bool:
-        """Whether an earlier run brought it in."""
-        return (item.name, item.size, item.changed) in self._accepted
-
-    def add(self, item: Item, outcome: str, reason: str) -> None:
-        """Note an outcome."""
-        note = {"name": item.name, "size": item.size, "changed": item.changed, "outcome": outcome, "reason": reason}
-        with self._lock:
-            self._file.write(json.dumps(note, ensure_ascii=False) + "\n")
-            self._file.flush()
+    def add(self, keys: Iterable[str]) -> None:
+        """Decided: not sent again."""
+        self._file.write("".join(key + "\n" for key in keys))
+        self._file.flush()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Nothing more is decided."""
         self._file.close()
 
 
-class Door:
-    """The STOW-RS door. Thread-safe."""
+@dataclass(frozen=True)
+class Sent:
+    """One request's answer: what became of each of its sources: "" stored, else a reason; None: try again later."""
 
-    def __init__(self, base: str) -> None:
-        self._url = f"{base}/dicom-web/studies"
-        self._http = urllib3.PoolManager(maxsize=SENDERS, retries=False, timeout=urllib3.Timeout(connect=5, read=600))
-
-    def send(self, item: Item) -> tuple[str, str]:
-        """(outcome, reason). Raises Transient when the archive stays away or busy."""
-        for _ in range(BUSY_TRIES):
-            try:
-                with open_item(item) as body:
-                    head = body.read(132)
-                    if not looks_like_dicom(head, item.name):
-                        return SKIPPED, "not-dicom"
-                with open_item(item) as body:
-                    answer = self._post(body, item.size)
-            except Permanent as error:
-                return REFUSED, str(error)
-            except (OSError, zipfile.BadZipFile):
-                return REFUSED, "cannot-be-read"
-            except urllib3.exceptions.HTTPError:
-                time.sleep(BUSY_WAIT_S)
-                continue
-            if answer.status == 503:
-                time.sleep(min(float(answer.headers.get("Retry-After", BUSY_WAIT_S)), 60.0))
-                continue
-            return (ACCEPTED, "") if answer.status == 200 else (REFUSED, _reason(answer))
-        raise Transient(
-            "the archive does not answer, or has been busy for too long: see `sijil status`, then run it again"
-        )
-
-    def _post(self, body: IO[bytes], size: int) -> urllib3.BaseHTTPResponse:
-        headers = {
-            "Content-Type": "application/dicom",
-            "Content-Length": str(size),
-            "Accept": "application/dicom+json",
-            "User-Agent": IMPORT_AGENT,
-        }
-        return self._http.request("POST", self._url, body=body, headers=headers)
+    outcomes: list[tuple[Source, str | None]]
 
 
-def _reason(answer: urllib3.BaseHTTPResponse) -> str:
-    """The archive's word for a refusal, as in the event `study.instance-rejected`; else its HTTP status."""
-    try:
-        document: dict[str, Any] = msgspec.json.decode(answer.data)
-        failed = document.get("00081198") or document["0008119A"]
-        code = int(failed["Value"][0]["00081197"]["Value"][0])
-    except (msgspec.DecodeError, KeyError, IndexError, TypeError, ValueError):
-        return f"http-{answer.status}"
-    return _STATUS_WORDS.get(code) or f"{code:04X}"
+class SourceError(Exception):
+    """A source could not be read while it was sent; the archive has got half a request."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__("a file cannot be read")
+        self.source = source
 
 
-def bring(items: list[Item], door: Door, notes: Notes, progress: Progress) -> Summary:
-    """Send all items, some at a time. Raises Transient when the archive stays away; what was done is noted."""
-    summary = Summary()
-    files = progress.add_task("files", total=len(items))
-    todo = iter(items)
-    under_way: dict[Future[tuple[str, str]], Item] = {}
-    with ThreadPoolExecutor(SENDERS) as pool:
+class Client:
+    """Sends requests over one connection per thread."""
+
+    def __init__(self, url: str) -> None:
+        self._url = urlsplit(url)
+        self._local = threading.local()
+        self._connections: list[http.client.HTTPConnection] = []
+
+    def close(self) -> None:
+        """Close every thread's connection."""
+        for connection in self._connections:
+            connection.close()
+
+    def send(self, batch: list[tuple[Source, Look]]) -> Sent:
+        """One request; what its answer does not tell is asked again, each by itself. Raises Transient."""
+        unreadable = []
         while True:
-            while len(under_way) < 2 * SENDERS and (item := next(todo, None)) is not None:
-                if notes.has(item):
-                    summary.before += 1
-                    progress.advance(files)
-                else:
-                    under_way[pool.submit(door.send, item)] = item
-            if not under_way:
-                return summary
-            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                item = under_way.pop(future)
-                outcome, reason = future.result()
-                notes.add(item, outcome, reason)
-                progress.advance(files)
-                if outcome == ACCEPTED:
-                    summary.accepted += 1
-                    summary.accepted_bytes += item.size
-                elif outcome == SKIPPED:
-                    summary.skipped += 1
-                else:
-                    summary.refuse(item, reason)
+            try:
+                sent = self._send(batch) if batch else Sent([])
+                break
+            except SourceError as error:
+                self._drop()
+                unreadable.append((error.source, UNREADABLE))
+                batch = [one for one in batch if one[0] is not error.source]
+        sent = Sent([*sent.outcomes, *unreadable])
+        if len(batch) == 1:
+            return sent
+        untold = {source.key for source, outcome in sent.outcomes if outcome is UNTOLD}
+        alone = [self._send([one]).outcomes[0] for one in batch if one[0].key in untold]
+        return Sent([o for o in sent.outcomes if o[0].key not in untold] + alone)
+
+    def _send(self, batch: list[tuple[Source, Look]]) -> Sent:
+        """One STOW-RS request, tried again while the archive is away or full; Transient when that is too long."""
+        deadline, delay = clock.monotonic() + AWAY_S, DELAY_S[0]
+        while True:
+            try:
+                status, headers, body = self._request([s for s, _ in batch])
+            except (OSError, http.client.HTTPException) as error:
+                self._drop()
+                status, headers, body, why = 0, {}, b"", type(error).__name__
+            else:
+                if status in (200, 202, 409) and body[:1] == b"{":
+                    return Sent(_outcomes(batch, json.loads(body)))
+                why = f"status {status}"
+                if status not in (429, 500, 502, 503, 504):
+                    raise Transient(f"the archive's answer is not one of STOW-RS: {why}")
+            if clock.monotonic() > deadline:
+                raise Transient(f"the archive does not take anything: {why}")
+            time.sleep(min(float(headers.get("retry-after", delay)), DELAY_S[1]))
+            delay = min(2 * delay, DELAY_S[1])
+
+    def _request(self, sources: list[Source]) -> tuple[int, dict[str, str], bytes]:
+        head = f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+        tail = f"--{BOUNDARY}--\r\n".encode()
+        length = sum(len(head) + s.size + 2 for s in sources) + len(tail)
+        connection = self._connection()
+        connection.putrequest("POST", f"{self._url.path}/studies")
+        connection.putheader("Content-Type", f'multipart/related; type="application/dicom"; boundary={BOUNDARY}')
+        connection.putheader("Content-Length", str(length))
+        connection.putheader("Accept", "application/dicom+json")
+        connection.putheader("User-Agent", IMPORT_AGENT)
+        connection.endheaders()
+        for source in sources:
+            connection.send(head)
+            for chunk in _chunks(source):
+                connection.send(chunk)
+            connection.send(b"\r\n")
+        connection.send(tail)
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.will_close:
+            self._drop()
+        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, body
+
+    def _connection(self) -> http.client.HTTPConnection:
+        found: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if found is None:
+            kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
+            found = self._local.connection = kind(self._url.hostname or "", self._url.port, timeout=TIMEOUT_S)
+            self._connections.append(found)
+        return found
+
+    def _drop(self) -> None:
+        found = getattr(self._local, "connection", None)
+        if found is not None:
+            found.close()
+            self._connections.remove(found)
+            self._local.connection = None
 
 
-def show(summary: Summary, console: Console) -> None:
-    """The summary an operator reads."""
-    console.print(
-        f"accepted {summary.accepted} files, {summary.accepted_bytes / 1e6:.1f} MB;"
-        f" {summary.before} were accepted before; {summary.skipped} are not DICOM and were skipped;"
-        f" {summary.refused.total()} refused"
-    )
-    if summary.refused:
-        table = Table("reason", "files", "for example", title="Refused", title_justify="left")
-        for reason, count in summary.refused.most_common():
-            table.add_row(reason, str(count), "\n".join(summary.examples[reason]))
-        console.print(table, markup=False)
-        console.print("their bytes are in the archive's quarantine folder; GET /rejections?day=YYYYMMDD lists them")
+def _chunks(source: Source) -> Iterator[bytes]:
+    """Exactly as many bytes as the source had when it was found."""
+    left = source.size
+    try:
+        with source.open() as f:
+            while left and (chunk := f.read(min(CHUNK, left))):
+                left -= len(chunk)
+                yield chunk
+    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise SourceError(source) from error
+    if left:
+        raise SourceError(source)  # it became shorter
+
+
+def _outcomes(batch: list[tuple[Source, Look]], answer: dict[str, Any]) -> list[tuple[Source, str | None]]:
+    """The answer tells instances by their UIDs, of which a batch has each once; one without is among the unnamed."""
+    stored = {_uid(i) for i in _items(answer, "00081199")}
+    failed = {_uid(i): _reason(i) for i in _items(answer, "00081198")}
+    unnamed = {_reason(i) for i in _items(answer, "0008119A")}
+    if len(batch) == 1:
+        reasons = {*failed.values(), *unnamed}
+        return [(batch[0][0], "" if stored else next(iter(reasons), None))]
+    (rest,) = unnamed if len(unnamed) == 1 else (UNTOLD,)
+    return [(s, "" if seen.sop_uid in stored else failed.get(seen.sop_uid, rest)) for s, seen in batch]
+
+
+def _items(answer: dict[str, Any], tag: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = answer.get(tag, {}).get("Value", [])
+    return found
+
+
+def _uid(item: dict[str, Any]) -> str:
+    return str(item["00081155"]["Value"][0])
+
+
+def _reason(item: dict[str, Any]) -> str | None:
+    code = int(item["00081197"]["Value"][0])
+    return None if code in _TRY_AGAIN else _REASONS.get(code, f"{code:04X}")
+
+
+def batches(sources: Iterable[tuple[Source, Look]]) -> Iterator[list[tuple[Source, Look]]]:
+    """Requests of bounded size, in none of which a UID comes twice."""
+    batch: list[tuple[Source, Look]] = []
+    size, uids = 0, set[str]()
+    for source, seen in sources:
+        too_much = len(batch) >= REQUEST_FILES_MAX or size + source.size > REQUEST_BYTES_MAX
+        if batch and (too_much or seen.sop_uid in uids):
+            yield batch
+            batch, size, uids = [], 0, set()
+        batch.append((source, seen))
+        size += source.size
+        if seen.sop_uid:
+            uids.add(seen.sop_uid)
+    if batch:
+        yield batch
+
+
+def run(sources: list[Source], client: Client, remembered: Remembered, jobs: int, progress: Progress) -> Summary:
+    """Send everything that is not known yet. Raises Transient when the archive is away for too long."""
+    summary = Summary()
+    task = progress.add_task("", total=sum(s.size for s in sources), files=0, of=len(sources))
+
+    def done(source: Source) -> None:
+        progress.update(task, advance=source.size, files=progress.tasks[task].fields["files"] + 1)
+
+    def to_send() -> Iterator[tuple[Source, Look]]:
+        for source in sources:
+            if source.key in remembered:
+                summary.known += 1
+            else:
+                try:
+                    seen = look(source)
+                except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error):
+                    summary.failed.setdefault(UNREADABLE, []).append(source.label)
+                else:
+                    if not seen.reason:
+                        yield source, seen
+                        continue
+                    summary.skipped[seen.reason] += 1
+                    remembered.add([source.key])
+            done(source)
+
+    def settle(sent: Sent) -> None:
+        for source, outcome in sent.outcomes:
+            if outcome is None or outcome == UNREADABLE:
+                summary.failed.setdefault(outcome or "not decided", []).append(source.label)
+            elif outcome:
+                summary.refused.setdefault(outcome, []).append(source.label)
+            else:
+                summary.stored += 1
+            done(source)
+        remembered.add(source.key for source, outcome in sent.outcomes if outcome not in (None, UNREADABLE))
+
+    with ThreadPoolExecutor(jobs) as pool:
+        under_way: set[Future[Sent]] = set()
+        waiting: deque[Future[Sent]] = deque()
+        for batch in batches(to_send()):
+            under_way.add(pool.submit(client.send, batch))
+            while len(under_way) > jobs:
+                finished, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                waiting.extend(finished)
+                while waiting:
+                    settle(waiting.popleft().result())
+        for future in under_way:
+            settle(future.result())
+    return summary
+
+
+def show(summary: Summary, seconds: float, console: Console) -> None:
+    """The summary as tables."""
+    console.print(f"stored {summary.stored} in {seconds:.1f} s; known from before {summary.known}; ", end="")
+    console.print(f"passed over, no instances: {sum(summary.skipped.values())}")
+    for title, found in (("refused", summary.refused), ("not sent or not decided", summary.failed)):
+        if not found:
+            continue
+        grid = Table("reason", title=title, title_justify="left", box=None, pad_edge=False)
+        grid.add_column("files", overflow="fold")
+        for reason, labels in sorted(found.items()):
+            more = f"\n… and {len(labels) - SHOWN_MAX} more" if len(labels) > SHOWN_MAX else ""
+            grid.add_row(f"{reason} ({len(labels)})", "\n".join(labels[:SHOWN_MAX]) + more)
+        console.print(grid, markup=False)
 
 
 @click.command("import")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
-@click.option("--again", is_flag=True, help="Send also what an earlier import of these paths has brought in.")
-def command(paths: tuple[Path, ...], again: bool) -> None:
-    """Bring studies in: folders, single files, ZIPs, CDs with a DICOMDIR.
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--url", default="", help="DICOMweb address of the archive. Default: this installation's.")
+@click.option("--jobs", default=2, show_default=True, type=click.IntRange(1, 16), help="Requests at the same time.")
+@click.option("--again", is_flag=True, help="Send also what an earlier run has stored or seen refused.")
+def command(paths: tuple[Path, ...], url: str, jobs: int, again: bool) -> None:
+    """Import DICOM files: folders, single files, ZIPs, or a disc by its DICOMDIR.
 
-    Stop it whenever you like and run the same command again: it goes on where it was. Exit status 1 if anything was
-    refused.
+    May be interrupted and called again: it goes on where it was. Exit status 0 if every DICOM file is stored, 1 if some
+    were refused or could not be read; the summary says which and why.
     """
     settings = Settings.load("operator")
-    console = Console(highlight=False)
-    places = sorted({p.absolute() for p in paths})
-    name = hashlib.sha256("\0".join(map(str, places)).encode()).hexdigest()[:16]
-    file = settings.home / "import" / f"{name}.jsonl"
+    url = url or f"http://{settings.http_host}:{settings.http_port}/dicom-web"
+    state = settings.home / "data" / "import" / f"{urlsplit(url).netloc.replace(':', '_')}.done"
     if again:
-        file.unlink(missing_ok=True)
-    items = list(find(places))
-    host = "127.0.0.1" if settings.http_host in ("", "0.0.0.0") else settings.http_host  # noqa: S104  compared, not bound
-    notes = Notes(file)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        state.unlink(missing_ok=True)
+    console = Console(highlight=False)
+    started = time.monotonic()
+    with console.status("looking for files"):
+        sources = list(find(list(paths)))
+    counted = TextColumn("{task.fields[files]} of {task.fields[of]} files")
+    columns = (counted, BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    remembered, client = Remembered(state), Client(url)
     try:
         with Progress(*columns, console=console) as progress:
-            summary = bring(items, Door(f"http://{host}:{settings.http_port}"), notes, progress)
-    except SijilError as error:
-        raise click.ClickException(str(error)) from error
+            summary = run(sources, client, remembered, jobs, progress)
     finally:
-        notes.close()
-    show(summary, console)
-    if summary.refused:
-        raise SystemExit(1)
+        remembered.close()
+        client.close()
+    show(summary, time.monotonic() - started, console)
+    sys.exit(summary.exit_status)

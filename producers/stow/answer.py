@@ -11,6 +11,8 @@ import msgspec
 from producers.identify import Named
 
 OK, ACCEPTED, CONFLICT = 200, 202, 409
+IMPORT_AGENT = "sijil-import"
+"""How `sijil import` names itself in User-Agent: what it brings is marked as such."""
 
 _RETRIEVE_URL = "00081190"
 _FAILED_SOP_SEQUENCE = "00081198"

@@ -21,7 +21,7 @@ from infra.http_problems import of_error, problem
 from producers.gateway import Gateway, Origin
 from producers.shelf import MB, Room
 from producers.stow import answer
-from producers.stow.answer import Outcome, Stored
+from producers.stow.answer import IMPORT_AGENT, Outcome, Stored
 from producers.stow.multipart import Begin, End, Parser, media_type
 from producers.stow.receive import Budget, Door, Receiver, TooManyParts
 from schemas.errors import Invalid, Transient
@@ -39,9 +39,6 @@ MEMORY_MAX = 256 * MB
 """Of parts of all requests together; beyond, parts go to files."""
 RETRY_AFTER_S = 30
 STOP_S = 5.0
-IMPORT_AGENT = "sijil-import"
-"""How `sijil import` names itself in User-Agent: what it brings is marked as such."""
-
 REQUESTS = telemetry.Counter("sijil_stow_requests", "STOW-RS requests by the status of their answers", ["status"])
 
 
