@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from consumers.api import queries
 from consumers.api.guard import Ask
@@ -15,9 +16,36 @@ from infra.ports import Objects, Row, Select
 from infra.settings import Settings
 from schemas.errors import NotFound
 
-OWNER_S = 60.0
-"""How long a study's owner is believed: a reassignment must show."""
+KNOWN_S = 60.0
+"""How long a study's owner and an instance's served copy are believed. Neither changes by what arrives, only by what
+people correct, and a correction must show.
+"""
 OWNERS_MAX = 50_000
+COPIES_MAX = 20_000
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Known(Generic[K, V]):
+    """What was read lately: believed for KNOWN_S, the oldest forgotten above a bound."""
+
+    def __init__(self, size_max: int) -> None:
+        self._size_max = size_max
+        self._entries: OrderedDict[K, tuple[float, V]] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        """None for what is not known or no longer believed."""
+        entry = self._entries.get(key)
+        return entry[1] if entry is not None and entry[0] > clock.monotonic() else None
+
+    def put(self, key: K, value: V) -> None:
+        """Remember."""
+        self._entries.pop(key, None)
+        self._entries[key] = clock.monotonic() + KNOWN_S, value
+        if len(self._entries) > self._size_max:
+            self._entries.popitem(last=False)
 
 
 @dataclass
@@ -28,7 +56,8 @@ class Room:
     views: Views
     objects: Objects
     retriever: Retriever
-    _owners: OrderedDict[str, tuple[float, str]] = field(default_factory=OrderedDict)
+    _owners: Known[str, str] = field(default_factory=lambda: Known(OWNERS_MAX))
+    _copies: Known[tuple[str, str, str], Row] = field(default_factory=lambda: Known(COPIES_MAX))
 
     def base(self, ask: Ask) -> str:
         """URL of the DICOMweb service as the client sees it."""
@@ -37,17 +66,37 @@ class Room:
     async def with_owner(self, study_uid: str, select: Select) -> tuple[str, list[Row]]:
         """(patient key of a study, rows of a read about it), asked together. Raises NotFound for an unknown study."""
         known = self._owners.get(study_uid)
-        now = clock.monotonic()
-        if known is not None and known[0] > now:
-            return known[1], await self.views.tables.select(select)
+        if known is not None:
+            return known, await self.views.tables.select(select)
         owner, rows = await self.views.tables.select_many((queries.study_owner(study_uid), select))
         if not owner:
             raise NotFound("this study is not in the archive, or not yet searchable")
-        key = owner[0]["patient_key"] or ""
-        self._owners[study_uid] = (now + OWNER_S, key)
-        if len(self._owners) > OWNERS_MAX:
-            self._owners.popitem(last=False)
+        key: str = owner[0]["patient_key"] or ""
+        self._owners.put(study_uid, key)
         return key, rows
+
+    async def copies(self, study_uid: str, series_uid: str = "", sop_uid: str = "") -> tuple[str, list[Row]]:
+        """(patient key, served copies) of a study, a series or an instance, as they lie in their packs.
+
+        Who reads a series' metadata reads its frames next: each instance is then known already. Raises NotFound.
+        """
+        if sop_uid:
+            owner, copy = self._owners.get(study_uid), self._copies.get((study_uid, series_uid, sop_uid))
+            if owner is not None and copy is not None:
+                return owner, [copy]
+            select = queries.first_copy(study_uid, series_uid, sop_uid)
+        else:
+            select = queries.copies(study_uid, series_uid)
+        owner, rows = await self.with_owner(study_uid, select)
+        served: dict[tuple[str, str], Row] = {}
+        for row in rows:
+            served.setdefault((row["series_uid"], row["sop_uid"]), row)
+        if not served:
+            raise NotFound("this is not in the archive, or not yet searchable")
+        if len(served) <= COPIES_MAX // 4:
+            for (series, sop), row in served.items():
+                self._copies.put((study_uid, series, sop), row)
+        return owner, sorted(served.values(), key=lambda r: (r["record_offset"], r["tar_offset"]))
 
     async def owners(self, study_uids: Sequence[str]) -> list[tuple[str, str]]:
         """(study_uid, patient key) of several studies; an empty key for one that is not known."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from consumers.api import accept, dicomjson, queries
+from consumers.api import accept, dicomjson
 from consumers.api.decoders import decodable
 from consumers.api.guard import Answer, Ask, Chunk, Guard, Handler, OfStudy
 from consumers.api.retrieve import Body
@@ -22,7 +22,7 @@ from consumers.api.wado import (
 )
 from infra import clock
 from infra.ports import Row
-from schemas.errors import Invalid, NotFound
+from schemas.errors import Invalid
 
 TAG = "Retrieve (WADO-RS)"
 METADATA_AT_ONCE = 2000
@@ -186,14 +186,7 @@ def _answer(about: OfStudy, body: Body) -> Answer:
 
 
 async def _copies(ask: Ask, room: Room, names: Sequence[str]) -> tuple[OfStudy, list[Row]]:
-    """The served copies of what the address names, as they lie in their packs. Raises NotFound."""
+    """The served copies of what the address names. Raises NotFound."""
     uids = [ask.uid(n) for n in names]
-    select = queries.first_copy(*uids) if len(uids) == 3 else queries.copies(*uids)
-    owner, rows = await room.with_owner(uids[0], select)
-    served: dict[tuple[str, str], Row] = {}
-    for row in rows:
-        served.setdefault((row["series_uid"], row["sop_uid"]), row)
-    if not served:
-        raise NotFound("this is not in the archive, or not yet searchable")
-    in_order = sorted(served.values(), key=lambda r: (r["record_offset"], r["tar_offset"]))
-    return OfStudy(uids[0], owner), in_order
+    owner, rows = await room.copies(*uids)
+    return OfStudy(uids[0], owner), rows
