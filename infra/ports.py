@@ -64,7 +64,7 @@ class Log(Protocol):
 class Select:
     """A read of one partition or one row: `where` binds the partition key and any prefix of the clustering key.
 
-    `after` and `before` bound the next clustering column (exclusive, inclusive as named) for paging.
+    `lower` and `upper` bound the clustering column that follows, for paging.
     """
 
     table: str
