@@ -20,7 +20,7 @@ S3_ACTIONS: Mapping[Role, Mapping[str, tuple[str, ...]]] = {
     "api": {
         "bucket_packs": ("Read", "Write"),
         "bucket_archive": ("Read",),
-        "bucket_documents": ("Read", "Write"),
+        "bucket_documents": ("Read", "Write", "List"),
         "bucket_anchors": ("Read", "Write", "List"),
     },
     "worker": {
