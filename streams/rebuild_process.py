@@ -17,11 +17,11 @@ from infra.kafka import KafkaLog, commit_offsets
 from infra.migrate import create_views
 from infra.objects import S3Objects
 from infra.settings import Settings
-from schemas.errors import Invalid
+from schemas.errors import Defect, Invalid
 from schemas.tables import VIEWS_KEYSPACE
 from streams.apply import Projector
 from streams.material import Material
-from streams.replay import Ends, Replay, Replayed, current_ends, left, next_keyspace
+from streams.replay import Ends, Replay, Replayed, current_ends, left, next_keyspace, settle
 from streams.worker_process import group_of
 
 _NAME = re.compile(rf"{VIEWS_KEYSPACE}(_[a-z0-9]{{1,20}})?\Z")
@@ -52,7 +52,8 @@ async def rebuild(to: str, switch: bool, fixed: Ends | None, console: Console) -
             task = progress.add_task(f"events into {keyspace}", total=left({}, known))
             # Step 2: everything, again
             done = await Replay(kafka, projector, lambda n: progress.advance(task, n)).run(fixed)
-        if switch:
+        await settle(tables.with_keyspace(keyspace))
+        if switch and not done.lost:
             # Step 3: the worker of the new keyspace begins where this ended
             await asyncio.to_thread(commit_offsets, settings, group_of(keyspace), done.ends)
             # Step 4: it answers
@@ -88,5 +89,11 @@ def command(to_keyspace: str, switch: bool, ends_file: click.utils.LazyFile | No
         f" {done.passed_over} could not be processed (see `sijil dead-letters list`)"
     )
     click.echo(json.dumps(done.ends))
+    if done.lost:
+        first = done.lost[0]
+        raise Defect(
+            f"{len(done.lost)} events name objects that are gone or damaged, the first is"
+            f" {first.topic}/{first.partition}/{first.offset}: {keyspace} lacks them and does not answer"
+        )
     if switch:
         click.echo(f"{keyspace} answers now; worker and API go over within seconds")

@@ -4,13 +4,16 @@ The steps of a rebuild:
 1. a fresh keyspace with every table
 2. every topic from its beginning to an end that is fixed when its pass begins, in batches, as the worker would; again
    from there to the new ends until hardly anything is left
-3. the consumer group of the new keyspace gets exactly the offsets where the rebuild stopped
+3. the consumer group of the new keyspace gets exactly the offsets where the rebuild stopped, and the completeness
+   timers their position, so that the worker finds those that still wait
 4. the pointer to the active keyspace is flipped; worker and API go over within seconds
 
 It emits nothing: what an event decided is read from the log. The worker goes on with the old keyspace until step 4,
 and then begins where step 3 said: no event is missed, none applied twice. A crash before step 4 changes nothing that
-answers; the same rebuild can be run again into the same keyspace, since every write is idempotent. Records that cannot
-be processed are in the dead letters since they were first met; they are passed over.
+answers; the same rebuild can be run again into the same keyspace, since every write is idempotent.
+
+Records that the worker put into the dead letters are passed over: a retry of one is a record of its own. One that
+cannot be processed now and is not there is a loss since (an object that is gone): then step 4 is not done.
 """
 
 from __future__ import annotations
@@ -21,13 +24,16 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from infra import clock, faults, telemetry
-from infra.ports import Log, Stored
+from infra.dead_letters import letters
+from infra.ports import Log, Position, Select, Stored, Tables
 from schemas.errors import Invalid
-from schemas.events import UnknownEventType
-from streams.apply import Projector, fact_of
+from schemas.events import PackStored, UnknownEventType
+from schemas.topics import topic_of
+from streams.apply import VIEWS, Projector, fact_of
 from streams.dispatch import TOPICS_FOLLOWED
-from streams.facts import Fact
+from streams.facts import Fact, milliseconds
 from streams.retry import retrying
+from streams.timers import lowest, settled
 
 log = telemetry.logger(__name__)
 
@@ -49,6 +55,8 @@ class Replayed:
     events: int = 0
     rows: int = 0
     passed_over: int = 0
+    lost: list[Position] = field(default_factory=list)
+    """Records that could be processed once, and cannot now."""
     seconds: float = 0.0
 
 
@@ -57,6 +65,7 @@ class Replay:
 
     def __init__(self, kafka: Log, projector: Projector, advanced: Callable[[int], None] = lambda n: None) -> None:
         self._log, self._projector, self._advanced = kafka, projector, advanced
+        self._buried: frozenset[Position] = frozenset()
         self.done = Replayed()
 
     async def run(self, fixed: Ends | None = None) -> Replayed:
@@ -65,12 +74,17 @@ class Replay:
         """
         started = clock.monotonic()
         for _ in range(PASSES_MAX):
+            self._buried = await asyncio.to_thread(buried, self._log)
             ends = await asyncio.to_thread(current_ends, self._log) if fixed is None else fixed
             for topic in TOPICS_FOLLOWED:
                 await self._pass(topic, self.done.ends.get(topic, {}), ends[topic])
                 self.done.ends[topic] = dict(ends[topic])
             if fixed is not None or left(self.done.ends, await asyncio.to_thread(current_ends, self._log)) < CAUGHT_UP:
                 break
+        if self.done.lost:  # the worker may have met and buried some of them meanwhile
+            found = await asyncio.to_thread(buried, self._log)
+            self.done.passed_over += sum(place in found for place in self.done.lost)
+            self.done.lost = [place for place in self.done.lost if place not in found]
         self.done.seconds = clock.monotonic() - started
         return self.done
 
@@ -84,18 +98,47 @@ class Replay:
     async def _batch(self, records: Sequence[Stored]) -> None:
         facts: list[Fact] = []
         for record in records:
+            if record.position in self._buried:
+                self.done.passed_over += 1
+                continue
             try:
                 facts.append(fact_of(record))
             except UnknownEventType:
                 raise
-            except Invalid:
+            except Invalid:  # not met by the worker yet, which will bury it
                 self.done.passed_over += 1
         applied = await retrying("rebuild", lambda: self._projector.apply(facts), RETRY_S)
         last = {record.position.partition: record for record in records}
         await retrying("rebuild", lambda: self._projector.advance(last.values()), RETRY_S)
         self.done.events += len(records)
         self.done.rows += applied.writes
-        self.done.passed_over += len(applied.failed)
+        self.done.lost += [Position(f.topic, f.partition, f.offset) for f, _ in applied.failed]
+
+
+async def settle(tables: Tables) -> None:
+    """Where the completeness timers of a filled keyspace begin, from its own rows: see `streams.timers`."""
+    arrivals = topic_of(PackStored)
+    positions = {
+        row["partition"]: (row["next_offset"], milliseconds(row["log_time"]))
+        for row in await tables.select(Select("projection_positions", {"projection": VIEWS, "topic": arrivals}))
+    }
+    pending: dict[int, list[tuple[int, int]]] = {}
+    async for row in tables.scan("pending_studies"):
+        timer = (row["record_offset"], milliseconds(row["arrival"]))
+        pending.setdefault(row["arrivals_partition"], []).append(timer)
+    await tables.apply(
+        [settled(arrivals, p, *lowest(pending.get(p, ()), position)) for p, position in positions.items()]
+    )
+
+
+def buried(kafka: Log) -> frozenset[Position]:
+    """Records that the worker could not process. Raises Transient."""
+    found = (letter for _, letter in letters(kafka))
+    return frozenset(
+        Position(x.origin_topic, x.origin_partition, x.origin_offset)
+        for x in found
+        if x.consumer.startswith("/worker/")
+    )
 
 
 def take(records: Iterator[Stored]) -> list[Stored]:

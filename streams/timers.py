@@ -87,11 +87,7 @@ class Waiting:
 
     def position(self) -> tuple[int, int]:
         """(offset, log time) below which nothing is pending."""
-        timers = self.pending.values()
-        return (
-            min((t.offset for t in timers), default=self.applied_offset),
-            min((t.arrival_ms for t in timers), default=self.applied_ms),
-        )
+        return lowest([(t.offset, t.arrival_ms) for t in self.pending.values()], (self.applied_offset, self.applied_ms))
 
 
 class Timers:
@@ -156,8 +152,8 @@ class Timers:
     def applied(self, last: Stored) -> None:
         """The read models have every record of the partition up to `last`."""
         waiting = self._partitions.setdefault(last.position.partition, Waiting())
-        waiting.applied_offset = max(waiting.applied_offset, last.position.offset + 1)
-        waiting.applied_ms = max(waiting.applied_ms, last.timestamp_ms)
+        if last.position.offset >= waiting.applied_offset:
+            waiting.applied_offset, waiting.applied_ms = last.position.offset + 1, last.timestamp_ms
         PENDING.set(sum(len(w.pending) for w in self._partitions.values()))
 
     def announced(self, partition: int, study_uid: str) -> int | None:
@@ -227,6 +223,14 @@ class Timers:
             if clock.monotonic() >= settle_at:
                 await self.settle()
                 settle_at = clock.monotonic() + SETTLE_S
+
+
+def lowest(pending: Collection[tuple[int, int]], applied: tuple[int, int]) -> tuple[int, int]:
+    """(offset, log time) below which nothing is pending; with nothing pending, where the read models are."""
+    return (
+        min((offset for offset, _ in pending), default=applied[0]),
+        min((log_ms for _, log_ms in pending), default=applied[1]),
+    )
 
 
 def settled(topic: str, partition: int, offset: int, log_ms: int) -> Upsert:
