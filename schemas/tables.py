@@ -221,12 +221,12 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "study_days",
-        {"year": "text", "day": "text"},
-        ("year",),
-        ("day",),
+        {"century": "text", "day": "text", "shard": "int"},
+        ("century",),
+        ("day", "shard"),
         frozenset({"day"}),
         source="study.arrivals",
-        about="Days that have studies.",
+        about="Shards of days that have studies, by the first two digits of the year: a walk reads no empty one.",
     ),
     _index(
         "studies_by_name_token",
@@ -245,12 +245,12 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "name_token_months",
-        {"token": "text", "month": "text"},
+        {"token": "text", "month": "text", "shard": "int"},
         ("token",),
-        ("month",),
+        ("month", "shard"),
         frozenset({"month"}),
         source="study.arrivals",
-        about="Months in which a token has studies.",
+        about="Shards of months in which a token has studies.",
     ),
     Table(
         "packs",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from infra.ports import Select
-from schemas.tables import BY_NAME, DAY_SHARDS, NAME_SHARDS
+from schemas.tables import BY_NAME
 
 # A study as lists show and filter it, without its header.
 STUDY_LIST = (
@@ -108,26 +108,23 @@ def by_accession(accession: str, *, header: bool = False) -> Select:
     return Select("studies_by_accession", {"accession": accession}, _columns("studies_by_accession", header))
 
 
-def by_day(day: str, *, header: bool = False) -> list[Select]:
-    """A day's shards, each newest first."""
-    columns = _columns("studies_by_day", header)
-    return [Select("studies_by_day", {"day": day, "shard": n}, columns) for n in range(DAY_SHARDS)]
+def by_day(day: str, shard: int, *, header: bool = False) -> Select:
+    """A shard of a day, newest first."""
+    return Select("studies_by_day", {"day": day, "shard": shard}, _columns("studies_by_day", header))
 
 
-def by_name_token(token: str, month: str, *, header: bool = False) -> list[Select]:
-    """A token's month: its shards, each newest first."""
-    columns = _columns("studies_by_name_token", header)
-    return [
-        Select("studies_by_name_token", {"token": token, "month": month, "shard": n}, columns)
-        for n in range(NAME_SHARDS)
-    ]
+def by_name_token(token: str, month: str, shard: int, *, header: bool = False) -> Select:
+    """A shard of a token's month, newest first."""
+    where = {"token": token, "month": month, "shard": shard}
+    return Select("studies_by_name_token", where, _columns("studies_by_name_token", header))
 
 
-def days(year: str, first: str = "", last: str = "") -> Select:
-    """Days of a year that have studies, newest first, within [first, last]."""
+def days(century: str, first: str = "", last: str = "") -> Select:
+    """Shards of the days of a century that have studies, newest first, within [first, last]."""
     return Select(
         "study_days",
-        {"year": year},
+        {"century": century},
+        ("day", "shard"),
         lower=("day", first) if first else None,
         upper=("day", last + "\0") if last else None,
     )
@@ -146,8 +143,8 @@ def tokens(start: str, limit: int) -> Select:
 
 
 def token_months(token: str) -> Select:
-    """Months in which a token has studies, newest first."""
-    return Select("name_token_months", {"token": token}, ("month",))
+    """Shards of the months in which a token has studies, newest first."""
+    return Select("name_token_months", {"token": token}, ("month", "shard"))
 
 
 # ------------------------------------------------------------------------------------------------ people and papers

@@ -14,8 +14,7 @@ from consumers.api import dicomjson, queries
 from consumers.api.attributes import Level
 from consumers.api.match import fits, needs_attributes, row_tests
 from consumers.api.qido import ByAccession, ByDay, ByNameToken, ByPatientID, ByUid, Plan, Query
-from consumers.api.walk import Deadline, Partition, merged, walked
-from infra import clock
+from consumers.api.walk import Deadline, Partition, listed, merged, walked
 from infra.ports import Row, Select, Tables
 from schemas.tables import NO_DATE
 
@@ -23,11 +22,8 @@ TOKENS_MAX = 100
 """Tokens of a name's start that are followed one by one; above, its matches are dense enough among the days."""
 STUDIES_AT_ONCE = 16
 """Studies whose series or instances are read at once."""
-YEAR_FIRST = 1896
-"""No X-ray study is older: the days of earlier years are only found by naming them."""
-YEARS_AT_ONCE = (4, 16, 64, 64)
-EMPTY_YEAR_S = 1.0
-"""How long a year without studies is believed to have none."""
+CENTURIES = (18, 21)
+"""First two digits of the years that a walk visits if no dates are named: there were no X-rays before."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,6 @@ class Searcher:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._empty_years: dict[str, float] = {}
 
     async def search(self, query: Query, plan: Plan, *, limit: int, deadline: Deadline) -> Found:
         """The page of `query.offset` and `limit`."""
@@ -125,28 +120,32 @@ class Searcher:
 
     async def _months(self, tokens: Sequence[str], plan: Plan, header: bool) -> AsyncIterator[list[Select]]:
         """The tokens' months, newest first."""
-        of_month: dict[str, list[str]] = {}
+        of_month: dict[str, list[Select]] = {}
         answers = await self._tables.select_many([queries.token_months(t) for t in tokens])
         for token, rows in zip(tokens, answers, strict=True):
-            for row in rows:
-                if _within(row["month"], plan.first_day[:6], plan.last_day[:6]):
-                    of_month.setdefault(row["month"], []).append(token)
+            for month, shard in ((r["month"], r["shard"]) for r in rows):
+                if _within(month, plan.first_day[:6], plan.last_day[:6]):
+                    select = queries.by_name_token(token, month, shard, header=header)
+                    of_month.setdefault(month, []).append(_dated(select, plan))
         for month in sorted(of_month, reverse=True):
-            lists = (queries.by_name_token(t, month, header=header) for t in of_month[month])
-            yield [_dated(s, plan) for shards in lists for s in shards]
+            yield of_month[month]
 
     async def _days(self, plan: Plan, header: bool) -> AsyncIterator[list[Select]]:
         """The days that have studies, newest first."""
-        for years in _years(plan, clock.now().year):
-            now = clock.monotonic()
-            asked = [y for y in years if now - self._empty_years.get(y, -EMPTY_YEAR_S) >= EMPTY_YEAR_S]
-            answers = await self._tables.select_many([queries.days(y, plan.first_day, plan.last_day) for y in asked])
-            bounded = bool(plan.first_day or plan.last_day)
-            for year, rows in zip(asked, answers, strict=True):
-                if not rows and not bounded:
-                    self._empty_years[year] = now
-                for row in rows:
-                    yield queries.by_day(row["day"], header=header)
+        oldest = int(plan.first_day[:2]) if plan.first_day else CENTURIES[0]
+        newest = int(plan.last_day[:2]) if plan.last_day else max(oldest, CENTURIES[1])
+        group: list[Select] = []
+        day = ""
+        for century in range(newest, oldest - 1, -1):
+            partition = Partition(queries.days(f"{century:02}", plan.first_day, plan.last_day))
+            async for row in listed(self._tables, partition):
+                if row["day"] != day and group:
+                    yield group
+                    group = []
+                day = row["day"]
+                group.append(queries.by_day(day, row["shard"], header=header))
+        if group:
+            yield group
 
     # -------------------------------------------------------------------------------------------- below a study
 
@@ -213,14 +212,3 @@ def _dated(select: Select, plan: Plan) -> Select:
 
 def _within(value: str, first: str, last: str) -> bool:
     return (not first or first <= value) and (not last or value <= last)
-
-
-def _years(plan: Plan, this_year: int) -> Iterable[list[str]]:
-    """The years that a walk visits, newest first, in the portions that are read at once."""
-    oldest = int(plan.first_day[:4]) if plan.first_day else YEAR_FIRST
-    newest = int(plan.last_day[:4]) if plan.last_day else max(this_year + 1, oldest)
-    year, portions = newest, list(YEARS_AT_ONCE)
-    while year >= oldest:
-        size = portions.pop(0) if len(portions) > 1 else portions[0]
-        yield [f"{y:04}" for y in range(year, max(oldest, year - size + 1) - 1, -1)]
-        year -= size

@@ -18,8 +18,8 @@ from schemas.tables import BY_NAME
 FIRST_PAGE = 64
 """Rows of a shard's first page: a page of 101 takes about 25 of each of four."""
 NEXT_PAGE = 512
-GROUPS_MIN, GROUPS_MAX = 2, 32
-"""Days or months read ahead at once; doubled while nothing fills the page."""
+AHEAD_MIN, AHEAD_MAX = 8, 128
+"""Partitions read ahead at once, of as many days or months; doubled while nothing fills the page."""
 
 _INVERT = bytes(255 - b for b in range(256))
 
@@ -46,7 +46,7 @@ class Partition:
         self._key = tuple(c for c in table.clustering if c not in select.where)
         self._descending = self._key[0] in table.descending
         self._next: Select | None = replace(select, limit=page)
-        self._after: str | None = None
+        self._after: str | int | None = None
         self.rows: deque[Row] = deque()
 
     @property
@@ -67,7 +67,7 @@ class Partition:
             self._after = last[first]
             if rest:
                 where = {**self._base.where, first: last[first]}
-                lower = (rest[0], last[rest[0]] + "\0")
+                lower = (rest[0], _next_of(last[rest[0]]))
                 self._next = replace(self._base, where=where, limit=NEXT_PAGE, lower=lower, upper=None)
                 return
         elif len(read.where) == len(self._base.where):
@@ -81,7 +81,7 @@ class Partition:
         first, after = self._key[0], self._after
         if self._descending:
             return replace(self._base, limit=NEXT_PAGE, upper=(first, after))
-        return replace(self._base, limit=NEXT_PAGE, lower=(first, after + "\0"))
+        return replace(self._base, limit=NEXT_PAGE, lower=(first, _next_of(after)))
 
     def order(self) -> tuple[bytes, bytes]:
         """Sort key of the first row."""
@@ -91,6 +91,23 @@ class Partition:
             # A prefix sorts behind what it begins, as it should when the order is turned.
             head = head.translate(_INVERT) + b"\xff"
         return head, row[rest[0]].encode() if rest else b""
+
+
+def _next_of(value: str | int) -> str | int:
+    """The least value above one of a clustering column."""
+    return value + "\0" if isinstance(value, str) else value + 1
+
+
+async def listed(tables: Tables, partition: Partition) -> AsyncIterator[Row]:
+    """Rows of one partition, page by page."""
+    while True:
+        await fill(tables, (partition,))
+        if not partition.rows:
+            if partition.next is None:
+                return
+            continue
+        while partition.rows:
+            yield partition.rows.popleft()
 
 
 async def fill(tables: Tables, partitions: Iterable[Partition]) -> None:
@@ -124,11 +141,11 @@ async def merged(tables: Tables, partitions: Sequence[Partition], deadline: Dead
 
 async def walked(tables: Tables, groups: AsyncIterator[Sequence[Select]], deadline: Deadline) -> AsyncIterator[Row]:
     """Rows of group after group, each merged; ever more groups are read ahead while the caller wants more."""
-    ahead = GROUPS_MIN
+    ahead = AHEAD_MIN
     ended = False
     while not ended and not deadline.over():
         batch: list[list[Partition]] = []
-        while len(batch) < ahead:
+        while sum(map(len, batch)) < ahead:
             group = await anext(groups, None)
             if group is None:
                 ended = True
@@ -138,4 +155,4 @@ async def walked(tables: Tables, groups: AsyncIterator[Sequence[Select]], deadli
         for partitions in batch:
             async for row in merged(tables, partitions, deadline):
                 yield row
-        ahead = min(2 * ahead, GROUPS_MAX)
+        ahead = min(2 * ahead, AHEAD_MAX)

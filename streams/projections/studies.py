@@ -298,10 +298,11 @@ def _indexes(first: PackRow, columns: dict[str, Any], timestamp: int) -> Iterato
 def _vocabulary(first: PackRow) -> Iterator[Upsert]:
     """Days, months and tokens that have studies: keys alone, said once, by a study's first pack."""
     day = first.summary.study.study_date or day_of(first.arrival_ms)
-    yield Upsert("study_days", {"year": day[:4], "day": day}, {}, first.offset)
+    of_day, of_month = shard_of(first.study_uid, DAY_SHARDS), shard_of(first.study_uid, NAME_SHARDS)
+    yield Upsert("study_days", {"century": day[:2], "day": day, "shard": of_day}, {}, first.offset)
     for token in name_tokens(first.summary.study.patient_name):
         yield Upsert("name_tokens", {"prefix": token[:PREFIX_LENGTH], "token": token}, {}, first.offset)
-        yield Upsert("name_token_months", {"token": token, "month": day[:6]}, {}, first.offset)
+        yield Upsert("name_token_months", {"token": token, "month": day[:6], "shard": of_month}, {}, first.offset)
 
 
 def shard_of(study_uid: str, shards: int) -> int:
