@@ -185,6 +185,7 @@ def serve(settings: Settings) -> None:
     finally:
         chain.close(STOP_S)
         kafka.close()
+        objects.close()
 
 
 def run(door: DicomDoor, stop: threading.Event) -> None:

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 
-from infra import clock, telemetry
+from infra import allocator, clock, telemetry
 from infra.chain import ChainedLog
 from infra.ports import Log, Objects
 from infra.settings import Role, Settings
@@ -65,6 +65,7 @@ class Gateway:
     @classmethod
     def open(cls, settings: Settings, role: Role, chain: ChainedLog, objects: Objects, kafka: Log) -> Gateway:
         """The gateway of this process. Raises Permanent when another process has its spool."""
+        allocator.keep_pages()
         spool = Spool.open(settings, role, chain.source)
         publisher = Publisher(
             spool.shelf, chain, objects, kafka, bucket=settings.bucket_packs, threads=settings.upload_threads

@@ -43,6 +43,8 @@ SEALED = telemetry.Counter("sijil_spool_packs_sealed", "Packs sealed, by reason"
 
 OPEN_PACKS_MAX = 200
 """Packs open at once; beyond, the one that was fed longest ago is sealed. Two file descriptors each."""
+PACK_INSTANCES_MAX = 5000
+"""A pack is sealed at so many instances, however small: its manifest is made in memory."""
 TICK_S = 0.05
 """How often deadlines of open packs are looked at while there are any."""
 EVICT_S = 5.0
@@ -191,7 +193,7 @@ class Spool:
             pack, future = self._write(key, instance, body, digest, received, feeder)
         except OSError as error:
             raise SpoolFull("the spool's disk refused a write", FULL_RETRY_S) from error
-        if pack.size >= self._rules.seal_bytes:
+        if pack.size >= self._rules.seal_bytes or pack.instances >= PACK_INSTANCES_MAX:
             self._seal(key, pack, "size")
         return future
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from infra import telemetry
-from producers.body import Body, FileWriter, Held
+from producers.body import Body, Filed, FileWriter, Held
 from producers.gateway import Gateway, Origin
 from producers.identify import Named, Refused, identify_file
 from producers.refusals import OUT_OF_RESOURCES, PROCESSING_FAILURE, refusal
@@ -106,6 +106,18 @@ class _Flight:
         return self._parts <= parts and self._bytes <= bytes_
 
 
+def _joined(pieces: list[memoryview]) -> Held:
+    """The pieces as one: a reader of DICOM wants them in a row. One that came as one is not copied."""
+    whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    pieces.clear()
+    return Held((whole,))
+
+
+def _write_all(file: FileWriter, pieces: list[memoryview]) -> None:
+    for piece in pieces:
+        file.write(piece)
+
+
 def _resolve(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
@@ -117,7 +129,9 @@ class Receiver:
     def __init__(self, door: Door, feeder: Feeder, origin: Origin, study_uid: str) -> None:
         self._door, self._feeder, self._origin, self._study_uid = door, feeder, origin, study_uid
         self._flight = _Flight()
-        self._part = bytearray()
+        self._pieces: list[memoryview] = []
+        self._length = 0
+        """Of the pieces."""
         self._reserved = 0
         self._file: FileWriter | None = None
         self._refuse_part = ""
@@ -129,13 +143,13 @@ class Receiver:
         """A part begins; with `refuse` its content is taken only to be refused for that reason."""
         if len(self.outcomes) >= PARTS_MAX:
             raise TooManyParts("too-many-instances")
-        self._part, self._refuse_part = bytearray(), refuse
+        self._refuse_part = refuse
 
     def wants_file(self, piece: int) -> bool:
         """Whether `add` of so many bytes has to go through `add_to_file`."""
         if self._file is not None:
             return True
-        held = len(self._part) + piece
+        held = self._length + piece
         if held > self._door.part_max:
             return True
         if held <= self._reserved:
@@ -147,28 +161,31 @@ class Receiver:
         return False
 
     def add(self, piece: memoryview) -> None:
-        """The next bytes of the part, into memory."""
-        self._part += piece
+        """The next bytes of the part, held as they are."""
+        self._pieces.append(piece)
+        self._length += len(piece)
 
     async def add_to_file(self, piece: memoryview) -> None:
         """The next bytes of the part, into its file, some at a time."""
-        self._part += piece
-        if self._file is None or len(self._part) >= FILE_CHUNK:
+        self.add(piece)
+        if self._file is None or self._length >= FILE_CHUNK:
             await self._write()
 
     async def end(self) -> None:
         """The part is complete. Waits while too much of the request is under way."""
+        content: list[memoryview] | Filed = self._pieces
+        length = self._length
         if self._file is not None:
             await self._write()
-            body: Body = self._file.finish()
+            content = self._file.finish()
+            length = content.length
             self._file = None
-        else:
-            body = Held((self._part,))
-        reserved, self._reserved, self._part = self._reserved, 0, bytearray()
+        reserved, self._reserved = self._reserved, 0
+        self._pieces, self._length = [], 0
         index = len(self.outcomes)
         self.outcomes.append(None)
-        self._flight.began(body.length)
-        self._door.threads.submit(partial(self._take, index, body, reserved, self._refuse_part))
+        self._flight.began(length)
+        self._door.threads.submit(partial(self._take, index, content, reserved, self._refuse_part))
         await self._flight.below(UNDER_WAY_PARTS_MAX, UNDER_WAY_BYTES_MAX)
 
     async def finish(self) -> list[Outcome]:
@@ -182,7 +199,8 @@ class Receiver:
             self._file.discard()
             self._file = None
         self._door.budget.give(self._reserved)
-        self._reserved, self._part = 0, bytearray()
+        self._reserved, self._length = 0, 0
+        self._pieces = []
 
     async def _write(self) -> None:
         """Move what is collected to the part's file."""
@@ -191,13 +209,14 @@ class Receiver:
             self._file = await loop.run_in_executor(self._door.threads, self._door.gateway.spool.writer)
             self._door.budget.give(self._reserved)
             self._reserved = 0
-        chunk, self._part = self._part, bytearray()
-        await loop.run_in_executor(self._door.threads, self._file.write, chunk)
+        pieces, self._pieces, self._length = self._pieces, [], 0
+        await loop.run_in_executor(self._door.threads, _write_all, self._file, pieces)
 
     # -------------------------------------------------------------------------------------------- on a thread
 
-    def _take(self, index: int, body: Body, reserved: int, refuse: str) -> None:
+    def _take(self, index: int, content: list[memoryview] | Filed, reserved: int, refuse: str) -> None:
         """Identify and keep one part; the flight ends when it is durable, or refused."""
+        body: Body = content if isinstance(content, Filed) else _joined(content)
 
         def landed(outcome: Outcome) -> None:
             self.outcomes[index] = outcome

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from producers import spool as spool_module
 from producers.body import Held
 from producers.committer import SpoolBroken
 from producers.journal import Committed
@@ -144,6 +145,16 @@ def test_sealed_at_its_size(tmp_path: Path) -> None:
         kept = [store(feeder, f"1.2.{n}", file(f"1.2.{n}", pixels=b"x" * 6000)) for n in range(8)]
     assert sealed(it).pack_id == kept[0].pack_id
     assert len({k.pack_id for k in kept}) >= 2
+    it.close()
+
+
+def test_sealed_at_its_number_of_instances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "PACK_INSTANCES_MAX", 3)
+    it = spool(tmp_path)
+    with it.feeder() as feeder:
+        kept = [store(feeder, f"1.2.{n}") for n in range(4)]
+    assert sealed(it).sealed.instances == 3
+    assert kept[3].pack_id != kept[0].pack_id
     it.close()
 
 
