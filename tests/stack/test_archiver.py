@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from infra import clock
 from infra.cassandra import CassandraTables
@@ -30,7 +30,7 @@ def instance(study: str, syntax: str, description: str = "chest") -> bytes:
         ds = pydicom.dcmread(CT)
         ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID = study, f"{study}.1", f"{study}.1.1"
         ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-        ds.file_meta.TransferSyntaxUID = syntax
+        ds.file_meta.TransferSyntaxUID = UID(syntax)
         ds.StudyDescription = description
         out = io.BytesIO()
         ds.save_as(out, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
