@@ -41,8 +41,12 @@ _shown = msgspec.json.Decoder(list[Shown])
 class Material:
     """Fetches what is wanted, several objects at once."""
 
-    def __init__(self, objects: Objects, *, documents: str, missing_s: float) -> None:
+    def __init__(self, objects: Objects, *, documents: str, missing_s: float, archive: str = "") -> None:
+        """`archive`: bucket with the locked copies, where a manifest is looked for under its key when the hot one is
+        gone. What an event names by checksum is checked wherever it comes from.
+        """
         self._objects, self._documents, self._missing_s = objects, documents, missing_s
+        self._archive = archive
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="material")
         self._persons: OrderedDict[tuple[str, str], StudyPart] = OrderedDict()
 
@@ -97,13 +101,21 @@ class Material:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                return await loop.run_in_executor(self._threads, lambda: decode(self._objects.get(bucket, key)))
+                return await loop.run_in_executor(self._threads, lambda: decode(self._get(bucket, key)))
             except NotFound as error:
                 if clock.monotonic() + delay_s > deadline:
                     raise Invalid(missing) from error
                 log.warning("object is not there yet", bucket=bucket, key=key)
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, MOST_S)
+
+    def _get(self, bucket: str, key: str) -> bytes:
+        try:
+            return self._objects.get(bucket, key)
+        except NotFound:
+            if not self._archive or bucket == self._documents:
+                raise
+        return self._objects.get(self._archive, key)
 
 
 def _checked(event: PackStored, data: bytes) -> Manifest:

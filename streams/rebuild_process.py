@@ -35,7 +35,9 @@ async def rebuild(to: str, switch: bool, fixed: Ends | None, console: Console) -
     owner = await asyncio.to_thread(CassandraTables.connect, admin)
     tables = await asyncio.to_thread(CassandraTables.connect, settings)
     kafka, objects = KafkaLog(settings), S3Objects(settings)
-    material = Material(objects, documents=settings.bucket_documents, missing_s=MISSING_S)
+    material = Material(
+        objects, documents=settings.bucket_documents, missing_s=MISSING_S, archive=settings.bucket_archive
+    )
     try:
         active = await active_keyspace(owner)
         keyspace = to or next_keyspace(active)

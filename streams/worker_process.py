@@ -45,7 +45,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
     tables = connected.with_keyspace(keyspace)
     objects, kafka = S3Objects(settings), KafkaLog(settings)
     chain = await asyncio.to_thread(ChainedLog.open, settings, "worker", kafka, objects)
-    material = Material(objects, documents=settings.bucket_documents, missing_s=settings.manifest_wait_s)
+    material = Material(
+        objects,
+        documents=settings.bucket_documents,
+        missing_s=settings.manifest_wait_s,
+        archive=settings.bucket_archive,
+    )
     publish = publisher(chain)
     quiet_ms = round(settings.quiet_s * 1000)
 
