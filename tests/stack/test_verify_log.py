@@ -19,12 +19,27 @@ from infra.ports import Stored
 from infra.settings import Settings
 from schemas.envelope import Record
 from schemas.events import DeadLetter, ReportIssued
-from tests.local_stack import LocalStack
+from tests.local_stack import SERVERS, LocalStack
 
 pytestmark = pytest.mark.connected
 
 TOPIC = "sijil.reports"
 NOBODY = "/nobody/TEST/1"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """Servers of this module's own: elsewhere, tests publish events whose objects never were."""
+    own = LocalStack.at(tmp_path_factory.mktemp("verify") / ".sijil")
+    own.start(SERVERS)
+    yield own
+    own.remove()
+
+
+@pytest.fixture
+def admin(stack: LocalStack) -> Settings:
+    """The administrator of these servers."""
+    return stack.settings("admin")
 
 
 @pytest.fixture
