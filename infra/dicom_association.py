@@ -17,9 +17,13 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
+from infra import clock, telemetry
+from infra.dicom_exchange import Context, Exchange, Line, taken
 from infra.dicom_reactor import LOOK_S, EventDul, WakingQueue
 from infra.dicom_services import Peer, Services
 from schemas.errors import Defect
+
+log = telemetry.logger(__name__)
 
 SOCKET_S = 60
 """A peer that begins a PDU has so long for each next piece of it, and for taking what is sent to it."""
@@ -31,8 +35,11 @@ class EventAssociation(Association):
     def __init__(self, ae: Any, services: Services) -> None:
         self.news = threading.Event()
         super().__init__(ae, MODE_ACCEPTOR)
-        self.dul = EventDul(self, services, self.peer, self.news)
+        self.upper = EventDul(self, services, self.peer, self.news)
+        self.dul = self.upper
         self.acse = TableAcse(self, services, self.peer)
+        self.line = Line(self)
+        self._services = services
         self.dimse.msg_queue = WakingQueue(self.news.set)
         # Timeouts are kept by the provider that was replaced.
         self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout
@@ -49,6 +56,39 @@ class EventAssociation(Association):
         self.news.set()
         super().kill()
 
+    def ending(self) -> bool:
+        """Whether the peer has released, aborted or left."""
+        # Whatever the upper layer has for its user now is about the end of the association.
+        return self._kill or not self.dul.is_alive() or self.dul.peek_next_pdu() is not None
+
+    def next_message(self, timeout_s: float) -> Any:
+        """The next message of the peer while a request of its is being answered; None if there is none in time.
+
+        Called by this association's thread. A notification's response is for `line.answered`.
+        """
+        deadline = clock.monotonic() + timeout_s
+        while (left := deadline - clock.monotonic()) > 0 and not self.ending():
+            item = taken(self.dimse.msg_queue, min(left, LOOK_S))
+            if item is not None:
+                return item[1]
+        return None
+
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        """Requests that a room answers itself go there, all others pynetdicom's way."""
+        if self.line.answered(msg):
+            return
+        handler = self._services.requests.get(type(msg))
+        context = self._accepted_cx.get(context_id)
+        if handler is None or context is None or not msg.is_valid_request:
+            super()._serve_request(msg, context_id)
+            return
+        self.dimse.cancel_req = {}
+        try:
+            handler(Exchange(self, msg, Context.of(context)))
+        except Exception as error:  # noqa: BLE001 (as pynetdicom: whatever it is, the association ends)
+            log.error("dimse request failed", error=error)
+            self.abort()
+
     def _run_reactor(self) -> None:
         """pynetdicom's loop, asleep while there is nothing to do."""
         self._is_paused = False
@@ -60,7 +100,8 @@ class EventAssociation(Association):
             self._is_paused = False
             if self._look():
                 self.kill()
-                return
+                break
+        self.line.end()
 
     def _look(self) -> bool:
         """Serve what has come; True when the association has ended."""
@@ -100,6 +141,10 @@ class TableAcse(ACSE):
             self.assoc.kill()
             return
         chosen, supported = self._choose(request.presentation_context_definition_list)
+        for context in supported:
+            # Both roles: pynetdicom then accepts the one that the peer has proposed, or the default ones.
+            if self._services.both_roles(str(context.abstract_syntax)):
+                context.scu_role = context.scp_role = True
         request.presentation_context_definition_list = chosen
         self.acceptor.supported_contexts = supported
         super()._negotiate_as_acceptor()

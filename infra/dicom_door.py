@@ -19,7 +19,9 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from infra import clock, telemetry
 from infra.chain import ChainedLog
+from infra.committed import CommittedInstances
 from infra.dicom_association import EventAssociation, handler_class
+from infra.dicom_exchange import Handler
 from infra.dicom_services import (
     CALLED_AE_UNKNOWN,
     LOCAL_LIMIT_EXCEEDED,
@@ -35,6 +37,7 @@ from infra.kafka import KafkaLog
 from infra.objects import S3Objects
 from infra.ports import Log, Objects
 from infra.settings import Settings
+from schemas.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 __all__ = ["DicomDoor", "Listener", "Register", "command"]
 
@@ -68,6 +71,12 @@ class DicomDoor:
         self.handlers: list[tuple[Any, Callable[..., Any]]] = []
         self.store: StoreService | None = None
         """Takes C-STORE requests."""
+        self.requests: dict[type[Any], Handler] = {}
+        """Request primitive of pynetdicom → who answers it."""
+        self.both_roles: list[Callable[[str], bool]] = []
+        """Asked whether a peer may take the SCP role of an abstract syntax; one yes is enough."""
+        self.committed: CommittedInstances | None = None
+        """What the whole archive has; None while no room answers that."""
         self.starts: list[Task] = []
         self.stops: list[Task] = []
         self.checks: dict[str, Callable[[], bool | str]] = {}
@@ -118,10 +127,18 @@ class Listener:
         self._limit = settings.max_associations
         self._ae = AE(settings.ae_title)
         self._ae.maximum_pdu_size = MAXIMUM_PDU
+        self._ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        self._ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         self._ae.network_timeout, self._ae.acse_timeout = IDLE_S, ACSE_S
         self._ae.maximum_associations = 1 << 30  # ours counts those of this listener alone
         self._ae.add_supported_context("1.2.840.10008.1.1")  # pynetdicom wants one; `contexts` decides
-        services = Services(door.negotiate, self._admit, door.store)
+        services = Services(
+            door.negotiate,
+            self._admit,
+            door.store,
+            door.requests,
+            lambda abstract_syntax: any(yes(abstract_syntax) for yes in door.both_roles),
+        )
         self._server: ThreadedAssociationServer = self._ae.make_server(
             (settings.dicom_host, settings.dicom_port),
             evt_handlers=[(evt.EVT_ACCEPTED, _accepted), *door.handlers],
@@ -213,7 +230,7 @@ Register = Callable[[DicomDoor], None]
 
 @click.command("gateway")
 def command() -> None:
-    """Run the DICOM door: C-ECHO and C-STORE."""
+    """Run the DICOM door."""
     settings = Settings.load("gateway")
     telemetry.setup("gateway", settings.log_level)
     log.info("dicom door opens", host=settings.dicom_host, port=settings.dicom_port, ae_title=settings.ae_title)

@@ -24,7 +24,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pynetdicom.association import Association
@@ -40,6 +40,7 @@ from infra.dicom_command import (
     command_field,
     command_pdu,
     elements,
+    message_pdus,
     store_request,
     store_response,
 )
@@ -122,6 +123,8 @@ class EventDul(DULServiceProvider):
         self._sink: StoreSink | None = None
         self._request: tuple[StoreRequest, int] | None = None
         self._other_bytes = 0
+        self._sending = threading.Lock()
+        """Held for a whole message: its fragments stay together."""
 
     def wake(self) -> None:
         """End the reactor's sleep."""
@@ -195,6 +198,42 @@ class EventDul(DULServiceProvider):
 
     def _raw(self) -> socket.socket | None:
         return self.socket.socket if self.socket is not None and self.socket._is_connected else None
+
+    # -------------------------------------------------------------------------------------------- sending
+
+    def send_message(
+        self, context_id: int, command: bytes, data_set: Iterable[bytes | memoryview] | None, maximum: int
+    ) -> None:
+        """Send a whole message from any thread, its data set as it comes. Raises OSError when the connection is gone.
+
+        What `data_set` raises leaves a message behind that has no end: the caller aborts the association.
+        """
+        with self._sending:
+            for head, fragment in message_pdus(context_id, command, data_set, maximum):
+                raw = self._raw()
+                if raw is None:
+                    raise ConnectionError("closed by the peer")
+                try:
+                    sent = raw.sendmsg([head, fragment])
+                    if sent < len(head) + len(fragment):
+                        raw.sendall((head + bytes(fragment))[sent:])
+                except OSError:
+                    self.event_queue.put("Evt17")  # transport connection closed
+                    raise
+                self._idle_timer.restart()
+
+    def send_pdus(self, pdus: Iterable[bytes]) -> None:
+        """Send a message that is encoded already, from any thread, past pynetdicom's own queue. Raises OSError."""
+        with self._sending:
+            for pdu in pdus:
+                raw = self._raw()
+                if raw is None:
+                    raise ConnectionError("closed by the peer")
+                raw.sendall(pdu)
+
+    def _send(self, pdu: Any) -> None:
+        with self._sending:
+            super()._send(pdu)
 
     # -------------------------------------------------------------------------------------------- reading
 
@@ -328,7 +367,8 @@ class EventDul(DULServiceProvider):
             told = DATA_SET_FAILED
         self._idle_timer.restart()
         if self.socket is not None:
-            self.socket.send(command_pdu(context_id, store_response(request, told)))
+            with self._sending:
+                self.socket.send(command_pdu(context_id, store_response(request, told)))
 
     def _end_store(self) -> None:
         if self._sink is not None:

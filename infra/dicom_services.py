@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from infra.dicom_command import StoreRequest, StoreStatus
 
@@ -73,3 +73,7 @@ class Services:
     negotiate: Negotiate
     admit: Admit
     store: StoreService | None
+    requests: Mapping[type[Any], Callable[[Any], None]] = field(default_factory=dict)
+    """Request primitive of pynetdicom → handler (`infra.dicom_exchange.Handler`)."""
+    both_roles: Callable[[str], bool] = lambda abstract_syntax: False
+    """Whether a peer may take the SCP role for a context that it proposes (PS3.7 §D.3.3.4)."""

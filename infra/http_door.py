@@ -22,6 +22,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from infra import http_pages, telemetry
 from infra.chain import ChainedLog
+from infra.committed import CommittedInstances
 from infra.health import readiness
 from infra.http_edge import Edge
 from infra.http_problems import install, problem
@@ -52,6 +53,8 @@ class HttpDoor:
         self.checks: dict[str, Callable[[], bool | str]] = {}
         self.backlogs: dict[str, Callable[[], int]] = {"chain_backlog": lambda: chain.backlog}
         self.body_limits: dict[str, int | None] = {}
+        self.committed: CommittedInstances | None = None
+        """What the whole archive has; None while no room answers that."""
 
     def on_start(self, task: Task) -> None:
         """Awaited before the door opens, in the order of registration; an error ends the process."""

@@ -35,7 +35,7 @@ GRANTS: Final[Mapping[Role, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "worker": (("SELECT", "MODIFY"), ("SELECT", "MODIFY")),
     "archiver": (("SELECT",), ("SELECT",)),
     "api": (("SELECT",), ("SELECT", "MODIFY")),
-    "gateway": ((), ("SELECT",)),
+    "gateway": (("SELECT",), ("SELECT",)),
     "operator": (("SELECT",), ("SELECT",)),
 }
 

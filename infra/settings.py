@@ -88,7 +88,7 @@ class Settings:
 
     # secrets of the archive
     patient_secret: str = _s("", "hex; key of the HMAC that makes patient keys (worker only)", secret=True)
-    search_secret: str = _s("", "hex; key of the HMAC over what was searched for (api only)", secret=True)
+    search_secret: str = _s("", "hex; key of the HMAC over what was searched for (api and gateway)", secret=True)
     dead_letter_key: str = _s(
         "", "hex, 32 bytes; AES-256-GCM key of dead-letter payloads (worker, operator)", secret=True
     )
@@ -109,6 +109,11 @@ class Settings:
     upload_threads: int = _s(2, "packs uploaded at the same time")
     body_buffer_mb: int = _s(8, "a body larger than this, or of unknown length, is streamed to a file first")
     max_associations: int = _s(64, "DICOM associations at the same time")
+    max_outgoing_associations: int = _s(16, "associations that this archive itself has open at the same time")
+    commitment_grace_s: float = _s(
+        30.0, "an instance that nobody knows is waited for so long before a storage commitment calls it never received"
+    )
+    commitment_days: float = _s(7.0, "how long a storage commitment is worked on, and its report tried to be delivered")
 
     # chain
     chain_backlog_max: int = _s(200_000, "unacknowledged events a process may hold before it refuses new ones")

@@ -22,6 +22,10 @@ _UID = re.compile(r"[0-9]+(?:\.[0-9]+)*\Z")
 _LEADING_ZERO = re.compile(r"(?:^|\.)0[0-9]")
 UID_LENGTH_MAX = 64
 
+IMPLEMENTATION_CLASS_UID = "2.25.256271888466537081307796613996550700334"
+IMPLEMENTATION_VERSION_NAME = "SIJIL_0"
+"""What this implementation calls itself, in File Meta and in associations (PS3.7 §D.3.3.2)."""
+
 MARK_LEADING_ZERO = "uid-leading-zero"
 """Mark of a UID with a component that starts with 0: forbidden by PS3.5 §9.1, found in the field, stored as it came."""
 

@@ -192,6 +192,14 @@ TABLES: tuple[Table, ...] = (
         source="study.arrivals",
         about="Where the bytes of each copy of an instance lie; the lowest record_offset (then line) is served.",
     ),
+    Table(
+        "instances_by_uid",
+        {"sop_uid": "text", "study_uid": "text", "series_uid": "text", "sop_class": "text"},
+        ("sop_uid",),
+        ("study_uid", "series_uid", "sop_class"),
+        source="study.arrivals",
+        about="Where an instance is of which only the UID is known, as in a storage commitment, and its SOP class.",
+    ),
     _index(
         "studies_by_patient",
         {"patient_key": "text", "study_date": "text", "study_uid": "text"},

@@ -17,11 +17,10 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR, private_dictiona
 
 from consumers.api.wado import DEFLATED_LE, EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE
 from schemas.errors import Invalid
+from schemas.identity import IMPLEMENTATION_CLASS_UID
 
 Buffer = bytes | memoryview
 
-IMPLEMENTATION_CLASS_UID = "2.25.256271888466537081307796613996550700334"
-"""Of this archive (PS3.7 §D.3.3.2): the one its DICOM door negotiates."""
 UNDEFINED = 0xFFFFFFFF
 DEPTH_MAX = 64
 INFLATED_MAX = 1 << 30

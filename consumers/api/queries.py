@@ -78,6 +78,11 @@ def _below(study_uid: str, series_uid: str, sop_uid: str) -> dict[str, str]:
     return where
 
 
+def instance_by_uid(sop_uid: str) -> Select:
+    """Studies, series and SOP classes under which an instance is kept."""
+    return Select("instances_by_uid", {"sop_uid": sop_uid})
+
+
 def pack(pack_id: str) -> Select:
     """Where a pack lies in each tier: one row."""
     return Select("packs", {"pack_id": pack_id})

@@ -16,7 +16,12 @@ from infra.settings import ENV_PREFIX, ROLES, Role, read_env_file
 
 # Role → bucket setting → SeaweedFS actions. `Write` needs `Read` beside it: a HEAD before and after each PUT.
 S3_ACTIONS: Mapping[Role, Mapping[str, tuple[str, ...]]] = {
-    "gateway": {"bucket_packs": ("Read", "Write"), "bucket_anchors": ("Read", "Write", "List")},
+    "gateway": {
+        "bucket_packs": ("Read", "Write"),
+        "bucket_archive": ("Read",),
+        "bucket_documents": ("Read", "Write"),
+        "bucket_anchors": ("Read", "Write", "List"),
+    },
     "api": {
         "bucket_packs": ("Read", "Write"),
         "bucket_archive": ("Read",),
@@ -43,7 +48,7 @@ S3_ACTIONS: Mapping[Role, Mapping[str, tuple[str, ...]]] = {
 # Secrets of the archive that several roles share, and those that one role keeps for itself.
 SHARED: Mapping[str, tuple[Role, ...]] = {
     "patient_secret": ("worker",),
-    "search_secret": ("api",),
+    "search_secret": ("api", "gateway"),
     "dead_letter_key": ("worker", "archiver", "operator"),
 }
 

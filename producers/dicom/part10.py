@@ -14,12 +14,10 @@ from pydicom.datadict import dictionary_has_tag
 
 from producers.dicom.reasons import refuse
 from producers.dicom.syntaxes import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, LONG_VRS, VRS
+from schemas.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 FILE_META_BYTES_MAX: Final = 1 << 16
 """The first bytes of a file that hold its File Meta Information, the first element of the dataset included."""
-
-IMPLEMENTATION_CLASS_UID: Final = "2.25.256271888466537081307796613996550700334"
-IMPLEMENTATION_VERSION_NAME: Final = "SIJIL_0"
 
 _PREAMBLE_LENGTH: Final = 128
 _MAGIC: Final = b"DICM"

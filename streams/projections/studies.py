@@ -81,6 +81,7 @@ def project(fact: Fact, manifest: Manifest, secret: bytes) -> Projected:
     )
     row = PackRow(event.study_uid, fact.offset, event.pack_id, fact.log_ms, event.site, patient.value, summary)
     writes: list[Write] = [_instance(fact.offset, event.pack_id, n, line) for n, line in enumerate(manifest.instances)]
+    writes += [_by_uid(fact.offset, line) for line in manifest.instances]
     writes += [row.write(), _pack(fact, event)]
     return Projected(row, patient, writes)
 
@@ -156,6 +157,11 @@ def _instance(offset: int, pack_id: str, n: int, line: InstanceLine) -> Upsert:
         "line": n,
     }
     return Upsert("instances", key, columns, offset)
+
+
+def _by_uid(offset: int, line: InstanceLine) -> Upsert:
+    uids = {"study_uid": line.study_uid, "series_uid": line.series_uid, "sop_uid": line.sop_uid}
+    return Upsert("instances_by_uid", {**uids, "sop_class": line.sop_class}, {}, offset)
 
 
 def _text(raw: msgspec.Raw) -> str:

@@ -1,0 +1,1 @@
+"""The DICOM door, the answering half: what is found, moved and fetched."""
