@@ -39,7 +39,7 @@ check: stack  ## lint, formatting, types, who imports whom, generated files
 bench: stack tools  ## figures of ingest, queries and projections, as a table and as JSON
 	$(BIN)/python -m tests.bench
 
-stack: .venv/installed  ## install what the local stack needs: Python packages, the servers' jars
+stack: .venv/installed  ## install what the local stack needs: Python packages, the servers' jars, the viewer
 	@$(BIN)/python -m infra.stack.install
 
 # pip brings uv, uv the packages of the lock with their checksums, and the project in place. A second call does nothing.
@@ -57,10 +57,12 @@ lock: .venv/installed  ## pin today's versions of the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra demo --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --upgrade -o $(LOCK)
 
-# For the tests alone: an independent DICOM toolkit, and node for an independent parser of AsyncAPI.
+# For the tests alone: two independent DICOM toolkits, a browser, and node for an independent parser of AsyncAPI.
 tools:
 	@missing=""; test -x /usr/bin/storescu || missing="dcmtk"; \
+	test -x /usr/bin/dciodvfy || missing="$$missing dicom3tools"; \
+	test -x /usr/bin/chromium || missing="$$missing chromium"; \
 	command -v npm >/dev/null || missing="$$missing nodejs npm"; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" != 0 ]; then echo "missing for some tests: apt-get install $$missing"; exit 0; fi; \
-	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null

@@ -263,6 +263,7 @@ def show(settings: Settings, outcome: Outcome, console: Console) -> None:
     console.print(
         f"\na modality   C-STORE to {settings.ae_title} at {settings.dicom_host}:{settings.dicom_port}   "
         f"(storescu -aec {settings.ae_title} {settings.dicom_host} {settings.dicom_port} FILE)\n"
+        f"a doctor     http://{settings.http_host}:{settings.viewer_port}/   studies and images in the viewer\n"
         f"a browser    {base}/   and the API's documents at {base}/docs\n"
         f"curl         curl '{base}/dicom-web/studies?limit=3'",
         highlight=False,

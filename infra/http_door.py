@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import entry_points, version
 
@@ -19,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from infra import http_pages, telemetry
 from infra.chain import ChainedLog
@@ -41,6 +43,8 @@ STOP_S = 10.0
 KEEP_ALIVE_S = 75
 
 Task = Callable[[], Awaitable[None]]
+Front = Callable[[ASGIApp], ASGIApp]
+"""Makes the application of another port of the one behind it."""
 
 
 class HttpDoor:
@@ -55,6 +59,7 @@ class HttpDoor:
         self.body_limits: dict[str, int | None] = {}
         self.committed: CommittedInstances | None = None
         """What the whole archive has; None while no room answers that."""
+        self.fronts: dict[int, Front] = {}
 
     def on_start(self, task: Task) -> None:
         """Awaited before the door opens, in the order of registration; an error ends the process."""
@@ -75,6 +80,10 @@ class HttpDoor:
     def body_limit(self, prefix: str, bytes_max: int | None) -> None:
         """Most bytes of a request's body under a path; None: no limit, the handler streams it. Elsewhere: 1 MiB."""
         self.body_limits[prefix] = bytes_max
+
+    def front(self, port: int, make: Front) -> None:
+        """Listen on another port too, where what `make` makes of the application answers."""
+        self.fronts[port] = make
 
     def ready(self) -> tuple[int, dict[str, object]]:
         """(HTTP status, body) of `/health/ready`."""
@@ -146,6 +155,7 @@ def _own_pages(app: FastAPI, door: HttpDoor) -> None:
             site=settings.site,
             dicom=f"{settings.ae_title}@{settings.dicom_host}:{settings.dicom_port}",
             base=f"http://{settings.http_host}:{settings.http_port}/dicom-web",
+            viewer=f"http://{settings.http_host}:{settings.viewer_port}/",
         )
         return HTMLResponse(text, headers=http_pages.HEADERS)
 
@@ -169,6 +179,26 @@ def _own_pages(app: FastAPI, door: HttpDoor) -> None:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
+class ByPort:
+    """Gives a request to the application of the port it came in by."""
+
+    def __init__(self, app: ASGIApp, fronts: Mapping[int, Front]) -> None:
+        self._app = app
+        self._fronts = {port: make(app) for port, make in fronts.items()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        port = (scope.get("server") or ("", 0))[1]
+        await self._fronts.get(port, self._app)(scope, receive, send)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to an address, before any request can come."""
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    found.bind((host, port))
+    return found
+
+
 def serve(settings: Settings) -> None:
     """Run the door until SIGTERM or SIGINT. Open requests have STOP_S to end."""
     kafka = KafkaLog(settings)
@@ -176,10 +206,10 @@ def serve(settings: Settings) -> None:
     chain = ChainedLog.open(settings, "api", kafka, objects)
     try:
         door = HttpDoor(settings, log=kafka, chain=chain, objects=objects)
+        app = compose(door, installed())
+        sockets = [listen(settings.http_host, port) for port in (settings.http_port, *door.fronts)]
         config = uvicorn.Config(
-            compose(door, installed()),
-            host=settings.http_host,
-            port=settings.http_port,
+            ByPort(app, door.fronts),
             loop="uvloop",
             http="httptools",
             ws="none",
@@ -196,7 +226,7 @@ def serve(settings: Settings) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         server = uvicorn.Server(config)
-        server.run()
+        server.run(sockets)
     finally:
         chain.close(STOP_S)
         kafka.close()

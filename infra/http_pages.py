@@ -44,18 +44,20 @@ _DOORS = (
 )
 
 
-def home(*, site: str, dicom: str, base: str) -> str:
-    """The page at `/`. `dicom` is AE title@host:port, `base` the URL of DICOMweb."""
+def home(*, site: str, dicom: str, base: str, viewer: str) -> str:
+    """The page at `/`. `dicom` is AE title@host:port, `base` the URL of DICOMweb, `viewer` that of the viewer."""
 
     def links(language: int) -> str:
         return "".join(f'<li><a href="{escape(d[0])}">{escape(d[language])}</a></li>' for d in _DOORS)
 
     english = f"""<section lang="en"><h1>Sijil</h1><p>A national radiology archive. Studies and reports come in,
-    each patient has one file, and every look at it is recorded.</p><ul>{links(1)}</ul>
+    each patient has one file, and every look at it is recorded.</p><ul><li><a href="{escape(viewer)}">Images, in
+    the viewer</a></li>{links(1)}</ul>
     <p>Modalities: <code>{escape(dicom)}</code><br>DICOMweb: <code>{escape(base)}</code><br>Site:
     <code>{escape(site)}</code></p></section>"""
     arabic = f"""<section lang="ar" dir="rtl"><h1>سجل</h1><p>أرشيف وطني للأشعة. ترد إليه الدراسات والتقارير،
-    ولكل مريض ملف واحد، وكل اطلاع عليه مُسجَّل.</p><ul>{links(2)}</ul>
+    ولكل مريض ملف واحد، وكل اطلاع عليه مُسجَّل.</p><ul><li><a href="{escape(viewer)}">الصور في
+    العارض</a></li>{links(2)}</ul>
     <p>أجهزة التصوير: <code>{escape(dicom)}</code><br>DICOMweb: <code>{escape(base)}</code><br>الموقع:
     <code>{escape(site)}</code></p></section>"""
     return _page("Sijil · سجل", f'<main class="two">{english}{arabic}</main>')

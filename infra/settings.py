@@ -44,6 +44,7 @@ class Settings:
     # doors
     http_host: str = _s("127.0.0.1", "address the HTTP door binds to")
     http_port: int = _s(8080, "port of the HTTP door (DICOMweb, reports, everything of the API)")
+    viewer_port: int = _s(8090, "port of the viewer, at the HTTP door's address")
     http_public_url: str = _s("", "URL of the HTTP door as clients see it, for links in answers; empty: as they asked")
     dicom_host: str = _s("127.0.0.1", "address the DICOM door binds to")
     dicom_port: int = _s(11112, "port of the DICOM door")
@@ -135,6 +136,7 @@ class Settings:
     # local stack
     port_offset: int = _s(0, "added to every port that is not set: a second installation on this machine")
     stack_jars: str = _s("", "folder of the servers' jars; empty: <home>/jars")
+    stack_viewer: str = _s("", "folder of the viewer; empty: <home>/viewer")
     stack_kafka_port: int = _s(9092, "port of the local Kafka")
     stack_kafka_controller_port: int = _s(9093, "port of its KRaft controller")
     stack_cassandra_storage_port: int = _s(7000, "storage port of the local Cassandra")
@@ -176,6 +178,11 @@ class Settings:
     def jars(self) -> Path:
         """Where the jars of the local servers are."""
         return Path(self.stack_jars) if self.stack_jars else self.home / "jars"
+
+    @property
+    def viewer(self) -> Path:
+        """Where the viewer is."""
+        return Path(self.stack_viewer) if self.stack_viewer else self.home / "viewer"
 
     def spool(self, role: str) -> Path:
         """The spool folder of this process."""

@@ -21,6 +21,8 @@ from infra.stack.state import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ("kafka", "cassandra", "seaweedfs")
+SHARED = ("SIJIL_STACK_JARS", "SIJIL_STACK_VIEWER")
+"""What is installed once for all stacks."""
 START_S = 240.0
 STOP_S = 120.0
 
@@ -64,8 +66,9 @@ class LocalStack:
     @classmethod
     def at(cls, home: Path, **settings: object) -> LocalStack:
         """A fresh home with free ports; `settings` by their names in lower case."""
-        own = {k: v for k, v in os.environ.items() if not k.startswith("SIJIL_") or k == "SIJIL_STACK_JARS"}
-        given = {"home": home, "port_offset": free_offset(), "stack_jars": ROOT / ".sijil" / "jars", **settings}
+        own = {k: v for k, v in os.environ.items() if not k.startswith("SIJIL_") or k in SHARED}
+        shared = {"stack_jars": ROOT / ".sijil" / "jars", "stack_viewer": ROOT / ".sijil" / "viewer"}
+        given = {"home": home, "port_offset": free_offset(), **shared, **settings}
         return cls(home, {**{f"SIJIL_{k.upper()}": str(v) for k, v in given.items()}, **own})
 
     @classmethod

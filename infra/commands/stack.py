@@ -79,7 +79,10 @@ def up(detach: bool, only: tuple[str, ...], then: str | None, no_migrate: bool) 
     def serving() -> None:
         names = {part.name for part in chosen}
         doors = [f"DICOM {settings.ae_title} on port {settings.dicom_port}"] if "gateway" in names else []
-        doors += [f"HTTP http://{table.reachable(settings.http_host)}:{settings.http_port}"] if "api" in names else []
+        http = f"http://{table.reachable(settings.http_host)}"
+        doors += (
+            [f"HTTP {http}:{settings.http_port}", f"viewer {http}:{settings.viewer_port}/"] if "api" in names else []
+        )
         console.print(f"serving {', '.join(doors) or ', '.join(sorted(names))}. Ctrl-C ends it.", soft_wrap=True)
         if then:
             command = [sys.executable, "-m", "infra.cli", *then.split()]

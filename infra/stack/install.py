@@ -1,4 +1,4 @@
-"""What the local servers need on this machine: Java 17, and their jars from the pinned `pom.xml` beside this file."""
+"""What the local stack needs on this machine: Java 17, the servers' jars (`pom.xml` beside this file), the viewer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from infra.settings import Settings
+from infra.stack import viewer
 from infra.stack.errors import StackError
 
 POM = Path(__file__).with_name("pom.xml")
@@ -85,13 +87,19 @@ def _copy(server: str, folder: Path) -> None:
 def main() -> None:
     """`python -m infra.stack.install`: fetch what is missing, and say in one line what cannot be had."""
     settings = Settings.load("admin")
-    try:
-        java()
-        weed()
-        for server in SERVERS:
-            jars(settings, server)
-    except StackError as e:
-        sys.exit(f"sijil: {e}")
+    with ThreadPoolExecutor(1) as beside:
+        fetching = beside.submit(viewer.install, settings)
+        try:
+            java()
+            weed()
+            for server in SERVERS:
+                jars(settings, server)
+        except StackError as e:
+            sys.exit(f"sijil: {e}")
+        try:
+            fetching.result()
+        except StackError as e:
+            print(f"sijil: no viewer for now, everything else works: {e}", file=sys.stderr)  # noqa: T201 (a command)
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ PARTS: tuple[Part, ...] = (
         "api",
         DOORS,
         port=lambda s: s.http_port,
-        ports=_of("http_port"),
+        ports=_of("http_port", "viewer_port"),
         command=_process("api"),
         probe=lambda s: probes.http_ready(reachable(s.http_host), s.http_port),
         health_port=lambda s: s.http_port,
