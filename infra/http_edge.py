@@ -105,8 +105,8 @@ class _Request:
             await problem(500, "The archive found a fault of its own")(scope, self._receive, self.send)
 
     async def refuse(self) -> None:
-        """413, after reading a little of what is still coming."""
-        discarded = 0
+        """413, after reading a little of what is still coming; of a body that is yet to be asked for, nothing."""
+        discarded = 0 if self.received or not _expects(self.scope) else DISCARD_MAX
         try:
             async with asyncio.timeout(1.0):
                 while discarded < DISCARD_MAX:
@@ -137,6 +137,11 @@ class _Request:
             return
         async with asyncio.timeout(IDLE_S):
             await self._send(message)
+
+
+def _expects(scope: Scope) -> bool:
+    """Whether the client waits to be told to go on (RFC 9110 §10.1.1): reading would tell it."""
+    return any(k == b"expect" and v.lower() == b"100-continue" for k, v in scope["headers"])
 
 
 def _content_length(scope: Scope) -> int:

@@ -1,12 +1,14 @@
-"""The answer to a STOW-RS request (PS3.18 §10.5.3, Annex I): status and JSON of what became of each instance. Pure."""
+"""The answer to a STOW-RS request (PS3.18 §10.5.3, Annex I): status and body of what became of each instance. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
+from pydicom.datadict import keyword_for_tag
 
 from producers.identify import Named
 
@@ -55,6 +57,31 @@ def status(outcomes: Sequence[Outcome]) -> int:
 
 def body(outcomes: Sequence[Outcome], base: str) -> bytes:
     """The Store Instances Response Module as DICOM JSON; `base` is the address of the DICOMweb service."""
+    return msgspec.json.encode(_module(outcomes, base))
+
+
+def xml_body(outcomes: Sequence[Outcome], base: str) -> bytes:
+    """The same in the Native DICOM Model (PS3.19 §A.1)."""
+    parts = ('<?xml version="1.0" encoding="UTF-8"?>', "<NativeDicomModel>", *_xml(_module(outcomes, base)))
+    return "".join((*parts, "</NativeDicomModel>")).encode()
+
+
+def _xml(dataset: Mapping[str, Any]) -> Iterator[str]:
+    for tag in sorted(dataset):
+        vr, values = dataset[tag]["vr"], dataset[tag]["Value"]
+        keyword = quoteattr(keyword_for_tag(int(tag, 16)))
+        yield f'<DicomAttribute tag="{tag}" vr="{vr}" keyword={keyword}>'
+        for n, value in enumerate(values, 1):
+            if vr == "SQ":
+                yield f'<Item number="{n}">'
+                yield from _xml(value)
+                yield "</Item>"
+            else:
+                yield f'<Value number="{n}">{escape(str(value))}</Value>'
+        yield "</DicomAttribute>"
+
+
+def _module(outcomes: Sequence[Outcome], base: str) -> dict[str, Any]:
     answer: dict[str, Any] = {}
     studies = {o.study_uid for o in outcomes if isinstance(o, Stored)}
     if len(studies) == 1:
@@ -71,7 +98,7 @@ def body(outcomes: Sequence[Outcome], base: str) -> bytes:
     if unknown:
         reasons = [{_FAILURE_REASON: _value("US", o.reason)} for o in unknown]
         answer[_OTHER_FAILURES_SEQUENCE] = {"vr": "SQ", "Value": reasons}
-    return msgspec.json.encode(answer)
+    return answer
 
 
 def _failed(o: Failed) -> dict[str, Any]:

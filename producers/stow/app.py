@@ -1,13 +1,15 @@
 """STOW-RS (PS3.18 §10.5): `POST /dicom-web/studies` and `/dicom-web/studies/{study}`.
 
-Accepted are multipart/related; type="application/dicom" and a single application/dicom. The answer is sent when every
-instance is durable in the spool or refused: 200 all stored, 202 some, 409 none, with the reasons (`stow.answer`).
+Accepted are DICOM files (application/dicom) and metadata with bulk data (application/dicom+json), as multipart/related
+or as a body of one part, as they are or in gzip or deflate. The answer is sent when every instance is durable in the
+spool or refused (§10.5.3): 200 all were kept, 202 some, 409 none, with the reasons (`stow.answer`). A request that
+breaks off or turns out wrong on its way is answered by what was kept of it: 400, 413 or 503 only when that is nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -19,20 +21,26 @@ from infra import telemetry
 from infra.http_door import HttpDoor
 from infra.http_problems import of_error, problem
 from producers.gateway import Gateway, Origin
+from producers.identify import Named
+from producers.refusals import OUT_OF_RESOURCES, refusal
 from producers.shelf import MB, Room
-from producers.stow import answer
-from producers.stow.answer import IMPORT_AGENT, Outcome, Stored
+from producers.stow import answer, negotiate
+from producers.stow.answer import IMPORT_AGENT, Failed, Outcome, Stored
+from producers.stow.assemble import Assembler
+from producers.stow.inflating import Inflater, InflatesTooLarge
 from producers.stow.multipart import Begin, End, Parser, media_type
+from producers.stow.negotiate import DICOM, DICOM_JSON
 from producers.stow.receive import Budget, Door, Receiver, TooManyParts
-from schemas.errors import Invalid, Transient
+from schemas.errors import Invalid, SijilError, Transient
 from schemas.identity import check_uid
 from schemas.pack import Sender
 
 log = telemetry.logger(__name__)
 
 PREFIX = "/dicom-web"
-DICOM, DICOM_JSON = "application/dicom", "application/dicom+json"
-ANSWERS = ("application/dicom+json", "application/json", "application/*", "*/*")
+ACCEPTED = f"A request is {DICOM} or {DICOM_JSON}, or multipart/related of that type"
+CLOSE = {"Connection": "close"}
+"""With an answer that comes before the body: what follows on the connection is not read."""
 THREADS = 4
 """They checksum and write; the event loop only collects."""
 MEMORY_MAX = 256 * MB
@@ -80,67 +88,123 @@ async def _counted(request: Request, door: Door, study_uid: str) -> Response:
 
 
 async def _store(request: Request, door: Door, study_uid: str) -> Response:
-    if not _acceptable(request.headers.get("accept", "")):
-        return problem(406, "The answer is application/dicom+json", headers={"Connection": "close"})
+    """Nothing of the body is asked for before it is known to be wanted (`Expect: 100-continue`, RFC 9110 §10.1.1)."""
+    answer_type = negotiate.answer_type(request.headers.get("accept", ""))
+    if not answer_type:
+        return problem(406, f"The answer is {DICOM_JSON} or {negotiate.DICOM_XML}", headers=CLOSE)
     try:
-        kind, boundary = _kind(request)
-    except Invalid:
-        return problem(
-            415, "multipart/related; type=application/dicom, or application/dicom", headers={"Connection": "close"}
-        )
+        kind = negotiate.kind(request.headers.get("content-type", ""), request.headers.get("content-encoding", ""))
+        parser = Parser(kind.boundary) if kind.multipart else None
+    except Invalid as error:
+        if error.reason == "multipart-boundary":
+            return problem(400, "The request is not valid", reason=error.reason, headers=CLOSE)
+        return problem(415, f"{ACCEPTED}, as it is or in gzip or deflate", reason=error.reason, headers=CLOSE)
+    if _declared(request) > door.gateway.settings.spool_max_mb * MB:
+        return problem(413, "The request is larger than the archive takes at once", headers=CLOSE)
     if door.gateway.spool.room() is not Room.ENOUGH:
         return _busy()
     origin = _origin(request, door)
     with door.gateway.spool.feeder() as feeder:
         receiver = Receiver(door, feeder, origin, study_uid)
+        parts = Assembler(receiver, str(request.url)) if kind.of == DICOM_JSON else Files(receiver)
+        broken: SijilError | None = None
         try:
-            if kind == DICOM:
-                await _single(request.stream(), receiver)
-            else:
-                await _parts(request.stream(), receiver, Parser(boundary))
-        except TooManyParts as error:
-            await receiver.finish()
-            return problem(413, "The request has too many instances", reason=error.reason)
-        except Invalid as error:
-            await receiver.finish()
-            return problem(400, "The request is not valid", reason=error.reason)
+            await _read(_decoded(request.stream(), kind.coding), parts, parser)
+        except (Invalid, Transient) as error:
+            broken = error
         except ClientDisconnect:
             return Response(status_code=400)  # nobody is there to read it
         finally:
+            parts.discard()
             receiver.discard()
         outcomes = await receiver.finish()
+    if broken is not None:
+        # What was kept before it broke off is told: a sender that is only told of the fault would send all again.
+        if not any(isinstance(o, Stored) for o in outcomes):
+            return _refused(broken)
+        outcomes.append(Failed(Named(), _reason(broken)))
     if not outcomes:
         return problem(400, "The request has no instances", reason="multipart-empty")
-    return _answer(request, receiver, outcomes)
+    return _answer(request, receiver, outcomes, answer_type)
 
 
-def _answer(request: Request, receiver: Receiver, outcomes: list[Outcome]) -> Response:
+def _answer(request: Request, receiver: Receiver, outcomes: list[Outcome], answer_type: str) -> Response:
     if receiver.error is not None and not any(isinstance(o, Stored) for o in outcomes):
         return of_error(receiver.error) if isinstance(receiver.error, Transient) else problem(500, "A fault of our own")
-    base = f"{request.url.scheme}://{request.url.netloc}{PREFIX}"
-    return Response(answer.body(outcomes, base), answer.status(outcomes), media_type=DICOM_JSON)
+    base = receiver.base or f"{request.url.scheme}://{request.url.netloc}"
+    render = answer.xml_body if answer_type == negotiate.DICOM_XML else answer.body
+    return Response(render(outcomes, base + PREFIX), answer.status(outcomes), media_type=answer_type)
 
 
-async def _single(stream: AsyncIterator[bytes], receiver: Receiver) -> None:
-    receiver.begin()
-    empty = True
+def _refused(error: SijilError) -> Response:
+    """The answer to a request of which nothing was kept."""
+    if isinstance(error, TooManyParts | InflatesTooLarge):
+        return problem(413, "The request is too large", reason=error.reason, headers=CLOSE)
+    return of_error(error)
+
+
+def _reason(error: SijilError) -> int:
+    """Failure Reason of what was not received any more."""
+    return OUT_OF_RESOURCES if isinstance(error, Transient) else refusal("request-broken-off").status
+
+
+class Files:
+    """The parts of a request are DICOM files."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.receiver = receiver
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        """A part begins; one without a type is taken for what the request says."""
+        self.receiver.begin(refuse=_refused_part(headers))
+
+    async def end(self) -> None:
+        """The part is complete."""
+        await self.receiver.end()
+
+    async def finish(self) -> None:
+        """Nothing is left to do."""
+
+    def discard(self) -> None:
+        """Nothing is held here."""
+
+
+async def _read(stream: AsyncIterator[bytes], parts: Files | Assembler, parser: Parser | None) -> None:
+    """The whole body into its parts. Raises Invalid, Transient, ClientDisconnect."""
+    receiver = parts.receiver
+    if parser is None:
+        empty = True
+        async for chunk in stream:
+            if chunk and empty:
+                parts.begin({})
+                empty = False
+            await _add(receiver, memoryview(chunk))
+        if not empty:
+            await parts.end()
+    else:
+        async for chunk in stream:
+            for event in parser.feed(chunk):
+                if isinstance(event, memoryview):
+                    await _add(receiver, event)
+                elif isinstance(event, Begin):
+                    parts.begin(event.headers)
+                elif isinstance(event, End):
+                    await parts.end()
+        parser.close()
+    await parts.finish()
+
+
+async def _decoded(stream: AsyncIterator[bytes], coding: str) -> AsyncIterator[bytes]:
+    """The body without its Content-Encoding."""
+    if not coding:
+        async for chunk in stream:
+            yield chunk
+        return
+    inflater = Inflater(coding)
     async for chunk in stream:
-        empty = empty and not chunk
-        await _add(receiver, memoryview(chunk))
-    if not empty:
-        await receiver.end()
-
-
-async def _parts(stream: AsyncIterator[bytes], receiver: Receiver, parser: Parser) -> None:
-    async for chunk in stream:
-        for event in parser.feed(chunk):
-            if isinstance(event, memoryview):
-                await _add(receiver, event)
-            elif isinstance(event, Begin):
-                receiver.begin(refuse=_refused_part(event))
-            elif isinstance(event, End):
-                await receiver.end()
-    parser.close()
+        for piece in inflater.feed(chunk):
+            yield piece
+    inflater.close()
 
 
 async def _add(receiver: Receiver, piece: memoryview) -> None:
@@ -150,28 +214,18 @@ async def _add(receiver: Receiver, piece: memoryview) -> None:
         receiver.add(piece)
 
 
-def _refused_part(part: Begin) -> str:
-    """Reason to refuse a part by its headers; a part without a type is taken for what the request says."""
+def _refused_part(headers: Mapping[str, str]) -> str:
+    """Reason to refuse a part of a request of files by its headers."""
     try:
-        kind, _ = media_type(part.headers.get("content-type", DICOM))
+        kind, _ = media_type(headers.get("content-type") or DICOM)
     except Invalid:
         kind = ""
     return "" if kind == DICOM else "media-type"
 
 
-def _kind(request: Request) -> tuple[str, str]:
-    """(media type, boundary). Raises Invalid for what is not stored here."""
-    kind, parameters = media_type(request.headers.get("content-type", ""))
-    encoded = request.headers.get("content-encoding", "identity") != "identity"
-    if kind == DICOM and not encoded:
-        return kind, ""
-    if kind == "multipart/related" and parameters.get("type", DICOM).lower() == DICOM and not encoded:
-        return kind, parameters.get("boundary", "")
-    raise Invalid("media-type")
-
-
-def _acceptable(accept: str) -> bool:
-    return not accept or any(kind.partition(";")[0].strip().lower() in ANSWERS for kind in accept.split(","))
+def _declared(request: Request) -> int:
+    text = request.headers.get("content-length", "0")
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def _origin(request: Request, door: Door) -> Origin:
@@ -182,5 +236,5 @@ def _origin(request: Request, door: Door) -> Origin:
 
 
 def _busy() -> Response:
-    headers = {"Retry-After": str(RETRY_AFTER_S), "Connection": "close"}
+    headers = {"Retry-After": str(RETRY_AFTER_S), **CLOSE}
     return problem(503, "The archive's disk is nearly full: come back later", headers=headers, reason="spool-low")

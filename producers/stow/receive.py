@@ -1,5 +1,8 @@
 """One STOW-RS request on its way in: pieces of parts become bodies, bodies become instances in the spool.
 
+A part that is a DICOM file is submitted as it ends (`end`); metadata and bulk data are taken (`take`) by whoever makes
+files of them (`producers.stow.assemble`), who submits those.
+
 Pieces are collected on the event loop; what costs time (checksums, writes) runs on the door's threads. Memory is
 bounded three times: a part beyond `part_max` bytes goes to a file, so does any part while the door's whole budget is
 used, and a request waits while too much of it is on its way to the disk.
@@ -9,20 +12,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from infra import telemetry
 from producers.body import Body, Filed, FileWriter, Held
 from producers.gateway import Gateway, Origin
 from producers.identify import Named, Refused, identify_file
 from producers.refusals import OUT_OF_RESOURCES, PROCESSING_FAILURE, refusal
-from producers.spool import Feeder, Kept, SpoolFull
+from producers.shelf import Room
+from producers.spool import Feeder, Kept, Spool, SpoolFull
 from producers.stow.answer import Failed, Outcome, Stored
 from schemas.errors import Invalid, SijilError
 
 log = telemetry.logger(__name__)
+
+T = TypeVar("T")
 
 UNDER_WAY_BYTES_MAX = 32 << 20
 """Bytes of one request that are collected but not durable; beyond, no more of it is read."""
@@ -35,6 +43,14 @@ FILE_CHUNK = 1 << 20
 
 class TooManyParts(Invalid):
     """More instances than one answer can name."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A part that is complete, and the memory that it holds; whoever has it gives both back."""
+
+    body: Body
+    reserved: int
 
 
 class Budget:
@@ -113,9 +129,22 @@ def _joined(pieces: list[memoryview]) -> Held:
     return Held((whole,))
 
 
-def _write_all(file: FileWriter, pieces: list[memoryview]) -> None:
-    for piece in pieces:
-        file.write(piece)
+def write_all(file: FileWriter, pieces: Iterable[bytes | memoryview], spool: Spool) -> None:
+    """Append to a body's file. Raises SpoolFull."""
+    if spool.room() is Room.FULL:
+        raise SpoolFull("the spool is full")
+    try:
+        for piece in pieces:
+            file.write(piece)
+    except OSError as error:
+        raise SpoolFull("the spool's disk refused a write") from error
+
+
+def _writer(spool: Spool) -> FileWriter:
+    try:
+        return spool.writer()
+    except OSError as error:
+        raise SpoolFull("the spool's disk refused a file") from error
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:
@@ -135,13 +164,17 @@ class Receiver:
         self._reserved = 0
         self._file: FileWriter | None = None
         self._refuse_part = ""
+        self._retained = 0
+        """Bytes in memory of parts that were taken."""
+        self._parts = 0
         self.outcomes: list[Outcome | None] = []
         self.error: SijilError | None = None
         """Why an instance could not be kept that was good."""
 
     def begin(self, *, refuse: str = "") -> None:
         """A part begins; with `refuse` its content is taken only to be refused for that reason."""
-        if len(self.outcomes) >= PARTS_MAX:
+        self._parts += 1
+        if self._parts > PARTS_MAX:
             raise TooManyParts("too-many-instances")
         self._refuse_part = refuse
 
@@ -150,7 +183,7 @@ class Receiver:
         if self._file is not None:
             return True
         held = self._length + piece
-        if held > self._door.part_max:
+        if held > self._door.part_max or self._retained + held > UNDER_WAY_BYTES_MAX:
             return True
         if held <= self._reserved:
             return False
@@ -172,7 +205,49 @@ class Receiver:
             await self._write()
 
     async def end(self) -> None:
-        """The part is complete. Waits while too much of the request is under way."""
+        """The part is complete: a DICOM file, to be kept. Waits while too much of the request is under way."""
+        content, reserved, length = await self._complete()
+        await self._submit(content, reserved, length, self._refuse_part)
+
+    async def take(self) -> Taken:
+        """The part is complete: metadata or bulk data, the caller's from now on."""
+        content, reserved, length = await self._complete()
+        if isinstance(content, Filed):
+            return Taken(content, 0)
+        self._retained += length
+        return Taken(_joined(content), reserved)
+
+    async def submit(self, body: Body, *, refuse: str = "", named: Named | None = None) -> None:
+        """Keep a file that was made, or refuse it for a reason. Waits as `end` does."""
+        await self._submit(body, 0, body.length, refuse, named)
+
+    def give_back(self, taken: Taken) -> None:
+        """A part that was taken is used up."""
+        taken.body.discard()
+        if not isinstance(taken.body, Filed):
+            self._retained -= taken.body.length
+        self._door.budget.give(taken.reserved)
+
+    @property
+    def base(self) -> str:
+        """URL of the HTTP door as clients see it; "" where they say it themselves."""
+        return self._door.gateway.settings.http_public_url.rstrip("/")
+
+    @property
+    def part_max(self) -> int:
+        """Bytes of a file that is made in memory."""
+        return self._door.part_max
+
+    async def on_thread(self, work: Callable[[], T]) -> T:
+        """Do what costs time on the door's threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._door.threads, work)
+
+    def writer(self) -> FileWriter:
+        """A file for a body that is made. Raises SpoolFull."""
+        return _writer(self._door.gateway.spool)
+
+    async def _complete(self) -> tuple[list[memoryview] | Filed, int, int]:
+        """Content, bytes of memory reserved for it, and its length."""
         content: list[memoryview] | Filed = self._pieces
         length = self._length
         if self._file is not None:
@@ -182,10 +257,15 @@ class Receiver:
             self._file = None
         reserved, self._reserved = self._reserved, 0
         self._pieces, self._length = [], 0
+        return content, reserved, length
+
+    async def _submit(
+        self, content: list[memoryview] | Body, reserved: int, length: int, refuse: str, named: Named | None = None
+    ) -> None:
         index = len(self.outcomes)
         self.outcomes.append(None)
         self._flight.began(length)
-        self._door.threads.submit(partial(self._take, index, content, reserved, self._refuse_part))
+        self._door.threads.submit(partial(self._take, index, content, reserved, refuse, named or Named()))
         await self._flight.below(UNDER_WAY_PARTS_MAX, UNDER_WAY_BYTES_MAX)
 
     async def finish(self) -> list[Outcome]:
@@ -206,17 +286,17 @@ class Receiver:
         """Move what is collected to the part's file."""
         loop = asyncio.get_running_loop()
         if self._file is None:
-            self._file = await loop.run_in_executor(self._door.threads, self._door.gateway.spool.writer)
+            self._file = await loop.run_in_executor(self._door.threads, self.writer)
             self._door.budget.give(self._reserved)
             self._reserved = 0
         pieces, self._pieces, self._length = self._pieces, [], 0
-        await loop.run_in_executor(self._door.threads, _write_all, self._file, pieces)
+        await loop.run_in_executor(self._door.threads, write_all, self._file, pieces, self._door.gateway.spool)
 
     # -------------------------------------------------------------------------------------------- on a thread
 
-    def _take(self, index: int, content: list[memoryview] | Filed, reserved: int, refuse: str) -> None:
-        """Identify and keep one part; the flight ends when it is durable, or refused."""
-        body: Body = content if isinstance(content, Filed) else _joined(content)
+    def _take(self, index: int, content: list[memoryview] | Body, reserved: int, refuse: str, named: Named) -> None:
+        """Identify and keep one file; the flight ends when it is durable, or refused."""
+        body: Body = _joined(content) if isinstance(content, list) else content
 
         def landed(outcome: Outcome) -> None:
             self.outcomes[index] = outcome
@@ -225,7 +305,7 @@ class Receiver:
             self._flight.ended(body.length)
 
         try:
-            future, stored = self._keep(body, refuse)
+            future, stored = self._keep(body, refuse, named)
         except Refused as refused:
             self._door.gateway.refuse(refused, body, self._origin)
             landed(Failed(refused.named, refusal(refused.reason).status))
@@ -239,9 +319,9 @@ class Receiver:
         else:
             future.add_done_callback(lambda kept: landed(self._durable(kept, stored)))
 
-    def _keep(self, body: Body, refuse: str) -> tuple[Future[Kept], Stored]:
+    def _keep(self, body: Body, refuse: str, named: Named) -> tuple[Future[Kept], Stored]:
         if refuse:
-            raise Refused(refuse, Named())
+            raise Refused(refuse, named)
         found = identify_file(body.view(), sender=self._origin.sender, study_uid=self._study_uid)
         stored = Stored(found.study_uid, found.series_uid, found.sop_uid, found.sop_class)
         return self._door.gateway.keep(self._feeder, found, body, self._origin), stored

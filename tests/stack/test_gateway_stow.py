@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,14 @@ def test_long_parts_go_through_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
 # ------------------------------------------------------------------------------------------------ what is refused
 
 
+@pytest.mark.parametrize("cut", [10, 400])
+def test_a_request_that_breaks_off_is_answered_by_what_was_kept(doors: Doors, cut: int) -> None:
+    answer = post(doors, body(file("1.2.1"), file("1.2.2"), file("1.2.3", pixels=bytes(500)))[:-cut])
+    assert answer.status_code == 202
+    assert stored(answer) == ["1.2.1", "1.2.2"]
+    assert failed(answer) == [("", code("request-broken-off"))]
+
+
 def test_bad_instances_among_good_ones(doors: Doors) -> None:
     bad = [file("1.2.2", pixels=bytes(500))[:-100], b"no DICOM at all" * 30, file("1.2.3", study="")]
     answer = post(doors, body(file("1.2.1"), *bad, file("1.2.4")))
@@ -171,7 +181,7 @@ def test_a_part_of_another_type(doors: Doors) -> None:
     ("content_type", "status"),
     [
         ("application/json", 415),
-        ("multipart/related; type=application/dicom+json; boundary=b", 415),
+        ("multipart/related; type=application/dicom+xml; boundary=b", 415),
         ("multipart/form-data; boundary=b", 415),
         ("nonsense", 415),
         ("multipart/related; type=application/dicom", 400),
@@ -183,15 +193,17 @@ def test_requests_of_other_types(doors: Doors, content_type: str, status: int) -
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_compressed_requests(doors: Doors) -> None:
-    assert post(doors, b"x", **{"Content-Encoding": "gzip"}).status_code == 415
+@pytest.mark.parametrize("coding", ["br", "gzip, gzip", "zstd"])
+def test_requests_in_other_codings(doors: Doors, coding: str) -> None:
+    assert post(doors, b"x", **{"Content-Encoding": coding}).status_code == 415
 
 
 @pytest.mark.parametrize(
     ("accept", "status"),
     [
-        ("application/dicom+xml", 406),
+        ("application/dicom+xml;q=0, text/html", 406),
         ("text/html", 406),
+        ("application/dicom+xml", 200),
         ("*/*", 200),
         ("application/json", 200),
         ("a/b, application/*;q=0.1", 200),
@@ -223,11 +235,79 @@ def test_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_doors(tmp_path, monkeypatch, spool_low_free_mb=0, spool_full_free_mb=0, spool_max_mb=1) as doors:
+    # Packs stay open: one that is published makes room.
+    slow = {"pack_idle_s": 60.0, "pack_release_s": 60.0}
+    with open_doors(tmp_path, monkeypatch, spool_low_free_mb=0, spool_full_free_mb=0, spool_max_mb=1, **slow) as doors:
         big = [file(f"1.2.{n}", pixels=bytes(700_000)) for n in range(4)]
         statuses = [post(doors, body(b)).status_code for b in big]
         assert statuses[0] == 200
         assert 503 in statuses
+
+
+# ------------------------------------------------------------------------------------------------ 100-continue
+
+
+def exchange(doors: Doors, head: str, content: bytes) -> tuple[bytes, bytes]:
+    """What comes before the body is sent, and what comes behind it."""
+    with socket.create_connection(("127.0.0.1", doors.http_port), 5) as s:
+        s.sendall(f"POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n{head}\r\n".encode())
+        first = s.recv(65536)
+        if not first.startswith(b"HTTP/1.1 100"):
+            return first, b""
+        s.sendall(content)
+        return first, s.recv(65536)
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("Content-Type: text/html\r\n", b"415"),
+        (f"Content-Type: {MULTIPART}\r\nContent-Encoding: br\r\n", b"415"),
+        (f"Content-Type: {MULTIPART}\r\nAccept: text/html\r\n", b"406"),
+        (f"Content-Type: {MULTIPART}\r\nContent-Length: 99999999999999\r\n", b"413"),
+    ],
+)
+def test_a_refusal_comes_before_the_body_is_asked_for(doors: Doors, head: str, status: bytes) -> None:
+    length = "" if "Content-Length" in head else "Content-Length: 5\r\n"
+    first, _ = exchange(doors, head + length, b"")
+    assert first.startswith(b"HTTP/1.1 " + status)
+
+
+def test_a_wanted_body_is_asked_for(doors: Doors) -> None:
+    whole = body(file("1.2.1"))
+    first, answer = exchange(doors, f"Content-Type: {MULTIPART}\r\nContent-Length: {len(whole)}\r\n", whole)
+    assert first.startswith(b"HTTP/1.1 100 Continue")
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_a_full_disk_is_told_before_the_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_doors(tmp_path, monkeypatch, spool_low_free_mb=1 << 40, spool_full_free_mb=0) as doors:
+        first, _ = exchange(doors, f"Content-Type: {MULTIPART}\r\nContent-Length: 9\r\n", b"")
+        assert first.startswith(b"HTTP/1.1 503")
+
+
+# ------------------------------------------------------------------------------------------------ codings
+
+
+@pytest.mark.parametrize(("coding", "encode"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_compressed_requests(doors: Doors, coding: str, encode: Callable[[bytes], bytes]) -> None:
+    files = {f"1.2.{n}": file(f"1.2.{n}", pixels=os.urandom(99_000)) for n in range(9)}
+    answer = post(doors, encode(body(*files.values())), **{"Content-Encoding": coding})
+    assert (answer.status_code, stored(answer)) == (200, list(files))
+    doors.until(lambda: doors.files() == files)
+
+
+def test_a_bomb_is_stopped(doors: Doors) -> None:
+    bomb = gzip.compress(f"--{B}\r\n\r\n".encode() + bytes(200 << 20))
+    answer = post(doors, bomb, **{"Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.json()["reason"]) == (413, "content-coding-too-large")
+    doors.until(lambda: doors.spool_files() == [])
+
+
+def test_a_damaged_coding(doors: Doors) -> None:
+    whole = gzip.compress(body(file("1.2.1")))
+    assert post(doors, whole[:-20], **{"Content-Encoding": "gzip"}).status_code in (202, 400)
+    assert post(doors, b"no gzip", **{"Content-Encoding": "gzip"}).status_code == 400
 
 
 # ------------------------------------------------------------------------------------------------ bad behaviour
