@@ -236,7 +236,7 @@ def test_nearly_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Packs stay open: one that is published makes room.
-    slow = {"pack_idle_s": 60.0, "pack_release_s": 60.0}
+    slow: dict[str, Any] = {"pack_idle_s": 60.0, "pack_release_s": 60.0}
     with open_doors(tmp_path, monkeypatch, spool_low_free_mb=0, spool_full_free_mb=0, spool_max_mb=1, **slow) as doors:
         big = [file(f"1.2.{n}", pixels=bytes(700_000)) for n in range(4)]
         statuses = [post(doors, body(b)).status_code for b in big]
