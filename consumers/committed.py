@@ -6,7 +6,9 @@ before it: what is found here is committed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
 from consumers.api import queries
@@ -14,13 +16,38 @@ from consumers.api.freshness import PROJECTION
 from consumers.api.views import Views
 from infra.committed import Mark
 from infra.ports import Log, Row
+from schemas.errors import Transient
 
 ARRIVALS = "sijil.study.arrivals"
 ASKED_AT_ONCE = 500
+WAIT_S = 30.0
 
 T = TypeVar("T")
 Call = Callable[[Coroutine[Any, Any, Any]], Any]
 """Runs a coroutine where the read models are used, and waits for it."""
+
+
+class OnLoop:
+    """Runs coroutines of threads on the event loop on which it was started."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self) -> None:
+        """From now on, here."""
+        self._loop = asyncio.get_running_loop()
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for the result. Raises what it raises, Transient when it takes too long."""
+        if self._loop is None:
+            work.close()
+            raise Transient("not started yet")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(WAIT_S)
+        except FutureTimeout as error:
+            future.cancel()
+            raise Transient("the answer takes too long") from error
 
 
 class ReadModels:

@@ -63,6 +63,10 @@ class Callers:
         """The entry under which `ae_title` may call from that address."""
         return ae_table.find_caller(self._table, ae_title, address)
 
+    def entry(self, ae_title: str) -> Ae | None:
+        """The row of a title itself: where to send to."""
+        return next((ae for ae in self._table if ae.ae_title == ae_title.strip(" ")), None)
+
     def refresh(self) -> None:
         """Read the table, and remember it if it is another."""
         try:

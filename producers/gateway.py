@@ -7,15 +7,19 @@ spool and its own chain of events.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 
 from infra import allocator, clock, telemetry
 from infra.chain import ChainedLog
+from infra.committed import CommittedInstances
 from infra.ports import Log, Objects
 from infra.settings import Role, Settings
 from producers.body import Body
+from producers.commitment.queue import CommitmentQueue
+from producers.commitment.worker import Commitments, Report, Times
 from producers.identify import Refused
 from producers.open_pack import Instance
 from producers.publish import Publisher
@@ -72,6 +76,14 @@ class Gateway:
         )
         quarantine = Quarantine(settings.quarantine, settings.quarantine_max_mb * MB)
         return cls(settings, spool, publisher, quarantine, chain)
+
+    def commitments(
+        self, archive: Callable[[], CommittedInstances | None], report: Report | None = None
+    ) -> Commitments:
+        """The storage commitments of this gateway, with what an earlier process left of them."""
+        settings = self.settings
+        times = Times(settings.commitment_grace_s, settings.commitment_days)
+        return Commitments(CommitmentQueue(self.spool.commitments), self.spool, archive, times, report)
 
     def start(self) -> None:
         """Begin to publish, and to show figures."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -91,6 +91,10 @@ class OpenPack:
     def has(self, sop_uid: str, digest: str) -> bool:
         """Whether this very instance is in the pack."""
         return digest in self._contents.get(sop_uid, ())
+
+    def has_any(self, sop_uids: Collection[str]) -> bool:
+        """Whether a copy of one of these instances is in the pack."""
+        return not self._contents.keys().isdisjoint(sop_uids)
 
     def add(self, instance: Instance, body: Body, digest: str, *, received: str) -> bool:
         """Write an instance, or only a line when the pack has it already (False). Caller holds `lock`.

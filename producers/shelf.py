@@ -128,6 +128,11 @@ class Shelf:
         with self._lock:
             return list(self._cached.values())
 
+    def packs(self) -> tuple[list[str], list[str]]:
+        """Ids of the packs that are not committed, and of those that are, oldest commit first."""
+        with self._lock:
+            return list(self._sealed), list(self._cached)
+
     def close(self) -> None:
         """Wake whoever waits in `take`."""
         with self._lock:

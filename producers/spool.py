@@ -7,8 +7,8 @@ An instance goes these steps, and the future of `append` resolves at their end:
 3. both files are synced, together with everybody else's who waits (`producers.committer`).
 
 Only then may the sender be told that it is stored. A pack is sealed at its size, some time after the last association
-or request that fed it has ended, after a while without a new instance, or when somebody asks (`seal_study`); then it
-is `producers.publish`'s. At start, what an earlier process left is recovered, sealed and published like the rest.
+or request that fed it has ended, after a while without a new instance, or when somebody asks (`seal_instances`); then
+it is `producers.publish`'s. At start, what an earlier process left is recovered, sealed and published like the rest.
 
 Bounded: threads wait for their own futures, open packs for `OPEN_PACKS_MAX`, bytes for the watermarks of
 `producers.shelf`.
@@ -19,7 +19,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,6 +48,9 @@ PACK_INSTANCES_MAX = 5000
 TICK_S = 0.05
 """How often deadlines of open packs are looked at while there are any."""
 EVICT_S = 5.0
+SEALING_S = 30.0
+"""Longest wait for packs to be durable that somebody asked to be sealed."""
+SEALING_TICK_S = 0.01
 FULL_RETRY_S = 30.0
 
 
@@ -130,6 +133,8 @@ class Spool:
     ) -> None:
         """Takes the folder and recovers what is in it. Raises Permanent when another process has it."""
         self.incoming = folder / "incoming"
+        self.commitments = folder / "commitments"
+        """Where storage commitments are kept that name what is in the spool."""
         self._rules, self._gateway = rules, gateway
         packs = folder / "packs"
         for path in (packs, self.incoming):
@@ -274,11 +279,25 @@ class Spool:
                 pack.feeders -= 1
                 pack.released_at = now
 
-    def seal_study(self, study_uid: str) -> None:
-        """Seal what is open of a study now: a storage commitment names it."""
+    def seal_instances(self, sop_uids: Collection[str]) -> None:
+        """Seal the open packs that have a copy of one of these: a storage commitment names them.
+
+        Returns when they, and what was being sealed already, are on the shelf or known to be broken.
+        """
         for key, pack in self._open_packs():
-            if key[0] == study_uid:
+            with pack.lock:
+                named = pack.has_any(sop_uids)
+            if named:
                 self._seal(key, pack, "asked")
+        deadline = clock.monotonic() + SEALING_S
+        with self._lock:
+            waiting = set(self._sealing)
+        while waiting and clock.monotonic() < deadline:
+            self._stop.wait(SEALING_TICK_S)
+            with self._lock:
+                waiting &= self._sealing
+        if waiting:
+            raise OSError("the spool's disk is too slow to seal a pack")
 
     def _seal(self, key: Key | None, pack: OpenPack, reason: str) -> None:
         """Seal a pack unless somebody else did. It goes to the shelf once that is durable."""

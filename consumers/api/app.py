@@ -17,6 +17,7 @@ from consumers.api.room import Room
 from consumers.api.routes import papers, retrieve, search
 from consumers.api.views import Views
 from consumers.api.wado import NotAcceptable
+from consumers.committed import OnLoop, ReadModels
 from infra.cassandra import CassandraTables
 from infra.http_door import HttpDoor, problem
 
@@ -53,6 +54,9 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders) -> None:
         return problem(406, "This cannot be answered in a form the client takes", str(error))
 
     app.add_exception_handler(NotAcceptable, not_acceptable)
+    on_loop = OnLoop()
+    door.committed = ReadModels(on_loop.call, views, door.log)
+    door.on_start(on_loop.start)
     for part in (views, freshness, audit):
         door.on_start(part.start)
         door.on_stop(part.stop)

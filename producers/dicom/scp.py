@@ -1,4 +1,4 @@
-"""C-STORE and C-ECHO (PS3.4 Annexes A and B): registers the gateway at the DICOM door.
+"""C-STORE and C-ECHO (PS3.4 Annexes A and B), and the gateway behind the DICOM door with its storage commitments.
 
 The dataset bytes of the P-DATA stream are stored verbatim behind a File Meta of ours. Success is answered when they are
 durable in the spool; the other statuses are those of `producers.refusals`.
@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from functools import partial
 
+from pynetdicom.dimse_primitives import N_ACTION
+
 from infra import clock, telemetry
 from infra.dicom_command import StoreRequest, StoreStatus
 from infra.dicom_door import DicomDoor
 from infra.dicom_services import CALLING_AE_UNKNOWN, LOCAL_LIMIT_EXCEEDED, Peer, Rejection
 from producers.body import Body, Filed, FileWriter, Held
 from producers.callers import Callers
+from producers.commitment.delivery import Delivery
+from producers.dicom.commitment import CommitmentScp
+from producers.dicom.commitment import accept as accept_commitment
 from producers.dicom.contexts import accept
 from producers.dicom.part10 import encode_file_meta
 from producers.gateway import Gateway, Origin
@@ -47,10 +52,16 @@ def register(door: DicomDoor) -> None:
     door.contexts.append(accept)
     door.admissions.append(partial(_admit, gateway, callers))
     door.store = partial(_session, gateway, callers)
+    delivery = Delivery(callers, door.settings.ae_title)
+    commitments = gateway.commitments(lambda: door.committed, delivery.report)
+    door.contexts.append(accept_commitment)
+    door.requests[N_ACTION] = CommitmentScp(commitments, delivery).action
     door.on_start(gateway.start)
     door.on_start(callers.start)
+    door.on_start(commitments.start)
     door.on_stop(callers.close)
     door.on_stop(partial(gateway.close, STOP_S))
+    door.on_stop(commitments.close)
     door.readiness("spool", gateway.ready)
     door.readiness("publisher", gateway.published)
     door.backlog("spool_backlog", gateway.backlog)

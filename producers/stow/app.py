@@ -24,7 +24,7 @@ from producers.gateway import Gateway, Origin
 from producers.identify import Named
 from producers.refusals import OUT_OF_RESOURCES, refusal
 from producers.shelf import MB, Room
-from producers.stow import answer, negotiate
+from producers.stow import answer, commitment, negotiate
 from producers.stow.answer import IMPORT_AGENT, Failed, Outcome, Stored
 from producers.stow.assemble import Assembler
 from producers.stow.inflating import Inflater, InflatesTooLarge
@@ -55,13 +55,16 @@ def register(app: FastAPI, http: HttpDoor) -> None:
     settings = http.settings
     gateway = Gateway.open(settings, "api", http.chain, http.objects, http.log)
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="stow")
+    commitments = gateway.commitments(lambda: http.committed)
     door = Door(gateway, threads, Budget(MEMORY_MAX), settings.body_buffer_mb * MB)
 
     async def start() -> None:
         gateway.start()
+        commitments.start()
 
     async def stop() -> None:
         threads.shutdown()
+        await asyncio.to_thread(commitments.close)
         await asyncio.to_thread(partial(gateway.close, STOP_S))
 
     http.on_start(start)
@@ -70,6 +73,7 @@ def register(app: FastAPI, http: HttpDoor) -> None:
     http.readiness("publisher", gateway.published)
     http.backlog("spool_backlog", gateway.backlog)
     http.body_limit(PREFIX + "/studies", None)
+    commitment.add(app, http, commitments)
 
     @app.post(PREFIX + "/studies", tags=["DICOMweb"], summary="Store instances (STOW-RS)")
     async def store(request: Request) -> Response:

@@ -40,6 +40,7 @@ class Doors:
         self.log, self.objects = log, objects
         self.dicom: DicomDoor
         self.listener: Listener
+        self.http: HttpDoor
 
     @property
     def url(self) -> str:
@@ -96,14 +97,18 @@ class Doors:
 
 @contextmanager
 def open_doors(
-    home: Path, monkeypatch: pytest.MonkeyPatch, table: list[Ae] | None = None, **changes: Any
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    table: list[Ae] | None = None,
+    world: tuple[MemoryLog, MemoryObjects] | None = None,
+    **changes: Any,
 ) -> Iterator[Doors]:
-    """Both doors, until the block ends. `changes` are settings."""
+    """Both doors, until the block ends. `changes` are settings; `world` is there before and afterwards."""
     quick = {"pack_idle_s": 0.3, "pack_release_s": 0.1}
     settings = Settings(home=home, dicom_port=0, gateway_health_port=0, **{**quick, **changes})
     callers = Callers(home / "ae.json", lambda: LOOPBACK if table is None else table)
     monkeypatch.setattr(Callers, "open", lambda _: callers)
-    log, objects = MemoryLog(), MemoryObjects()
+    log, objects = world or (MemoryLog(), MemoryObjects())
     chains = [
         ChainedLog(log, settings.chain(role), f"/{role}/LOCAL/1", backlog_max=1000, anchors=None)
         for role in ("gateway", "api")
@@ -123,7 +128,7 @@ def open_doors(
     while not server.started:
         time.sleep(0.01)
     doors = Doors(settings, listener.port, server.servers[0].sockets[0].getsockname()[1], log, objects)
-    doors.dicom, doors.listener = dicom, listener
+    doors.dicom, doors.listener, doors.http = dicom, listener, http
     try:
         yield doors
     finally:

@@ -81,3 +81,10 @@ def store(feeder: Feeder, sop: str, data: bytes | None = None, study: str = STUD
     data = file(sop, study=study) if data is None else data
     body = Held((data,))
     return feeder.append(instance(sop, data, study), body, site="LOCAL", issuer="LOCAL").result(10)
+
+
+def seal(spool: Spool, study: str) -> None:
+    """Seal what is open of a study."""
+    for key, pack in spool._open_packs():
+        if key[0] == study:
+            spool._seal(key, pack, "asked")

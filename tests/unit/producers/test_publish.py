@@ -24,7 +24,7 @@ from schemas.envelope import Record, decode
 from schemas.events import PackStored
 from schemas.pack import decode_manifest, manifest_key, pack_key
 from schemas.topics import topic_of
-from tests.unit.producers.samples import STUDY, file, spool, store
+from tests.unit.producers.samples import STUDY, file, seal, spool, store
 
 BUCKET = "packs"
 TOPIC = topic_of(PackStored)
@@ -68,7 +68,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 def send(it: Spool, *sops: str, study: str = STUDY) -> list[Kept]:
     with it.feeder() as feeder:
         kept = [store(feeder, sop, study=study) for sop in sops]
-    it.seal_study(study)
+    seal(it, study)
     return kept
 
 
@@ -202,7 +202,7 @@ def test_an_object_with_other_bytes_stops_its_pack_and_no_other(world: World) ->
         with it.feeder() as feeder:
             kept = store(feeder, "1.2.1")
             world.objects.put(BUCKET, pack_key(kept.pack_id), b"other", sha256=hashlib.sha256(b"other").hexdigest())
-        it.seal_study(STUDY)
+        seal(it, STUDY)
         until(lambda: kept.pack_id in publisher.stuck)
         (other,) = send(it, "1.2.2", study="1.7")
         until(lambda: it.backlog().packs == 1)

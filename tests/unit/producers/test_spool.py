@@ -23,7 +23,7 @@ from producers.shelf import Limits, Room
 from producers.spool import OPEN_PACKS_MAX, Kept, Rules, Spool, SpoolFull
 from producers.tar import PAX_HEADER_LENGTH
 from schemas.errors import Permanent
-from tests.unit.producers.samples import LIMITS, STUDY, file, instance, spool, store
+from tests.unit.producers.samples import LIMITS, STUDY, file, instance, seal, spool, store
 
 QUICK = Rules(seal_bytes=1 << 20, own_bytes=1 << 30, idle_s=0.3, release_s=0.1)
 
@@ -47,7 +47,7 @@ def test_files_are_kept_verbatim_in_one_pack_across_requests(tmp_path: Path) -> 
         with it.feeder() as feeder:
             packs.add(store(feeder, sop, data).pack_id)
     assert len(packs) == 1
-    it.seal_study(STUDY)
+    seal(it, STUDY)
     pack = sealed(it)
     assert (pack.sealed.instances, pack.sealed.repeats, pack.recovered) == (8, 0, False)
     assert members(tmp_path, pack.pack_id) == {f"{sop}.dcm": data for sop, data in files.items()}
@@ -335,7 +335,7 @@ def test_the_cache_is_evicted_by_age_and_when_room_is_short(tmp_path: Path) -> N
     with it.feeder() as feeder:
         for n in range(3):
             kept.append(store(feeder, "1.2", study=f"1.7.{n}"))
-            it.seal_study(f"1.7.{n}")
+            seal(it, f"1.7.{n}")
             commit(it, "2020-01-01T00:00:00.000000Z" if n == 0 else "2999-01-01T00:00:00.000000Z")
     it.shelf.evict(0)
     assert [p.pack_id for p in it.shelf.cached()] == [k.pack_id for k in kept[1:]]
@@ -355,7 +355,7 @@ def test_what_is_not_committed_is_never_evicted(tmp_path: Path) -> None:
     it = spool(tmp_path, limits=limits(low_free=1 << 60, cache_hours=0.0))
     with it.feeder() as feeder:
         kept = store(feeder, "1.2")
-    it.seal_study(STUDY)
+    seal(it, STUDY)
     assert sealed(it).pack_id == kept.pack_id
     assert it.shelf.evict(0) == 0
     assert tar_path(tmp_path / "packs", kept.pack_id).exists()
