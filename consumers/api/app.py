@@ -8,13 +8,16 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from consumers.api.audit import Audit
+from consumers.api.conditional import NotSatisfiable
 from consumers.api.decoders import Decoders
 from consumers.api.freshness import Freshness
 from consumers.api.guard import Guard
+from consumers.api.headers import Headers
 from consumers.api.packs import Packs
+from consumers.api.rendering import Renderer
 from consumers.api.retrieve import Retriever
 from consumers.api.room import Room
-from consumers.api.routes import papers, retrieve, search
+from consumers.api.routes import papers, rendered, retrieve, search
 from consumers.api.views import Views
 from consumers.api.wado import NotAcceptable
 from consumers.committed import OnLoop, ReadModels
@@ -44,16 +47,23 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders) -> None:
         search_secret=bytes.fromhex(settings.search_secret),
         window_s=settings.access_window_s,
     )
-    room = Room(settings, views, door.objects, Retriever(Packs(views, door.objects), decoders))
+    packs = Packs(views, door.objects)
+    room = Room(settings, views, door.objects, Retriever(packs, decoders))
     guard = Guard(app, audit, freshness)
     search.add(guard, room)
-    retrieve.add(guard, room)
+    retrieve.add(guard, room, Headers(packs))
+    rendered.add(guard, room, Renderer(packs, decoders))
     papers.add(guard, room)
 
     async def not_acceptable(request: Request, error: Exception) -> Response:
         return problem(406, "This cannot be answered in a form the client takes", str(error))
 
+    async def not_satisfiable(request: Request, error: Exception) -> Response:
+        size = error.size if isinstance(error, NotSatisfiable) else 0
+        return problem(416, "No byte of the range is there", headers={"Content-Range": f"bytes */{size}"})
+
     app.add_exception_handler(NotAcceptable, not_acceptable)
+    app.add_exception_handler(NotSatisfiable, not_satisfiable)
     on_loop = OnLoop()
     door.committed = ReadModels(on_loop.call, views, door.log)
     door.on_start(on_loop.start)

@@ -1,45 +1,41 @@
-"""Compressed pixel data decoded by pydicom's plug-ins, in processes of their own.
+"""Decoders in processes of their own, with limits.
 
-A decoder is C code that has seen the world's DICOM: a crash or a hang of it must cost one answer, not the door. Work
-that waits is bounded; what is too large to decode in memory is not decoded.
+A crash or a hang of a decoder must cost one answer, not the door. Work that waits is bounded; what is too large to
+decode in memory is not decoded. When a process ends, all that were at work lose it: each is tried again alone, one
+after the other, so that only the file that ends a process is refused, and others never notice.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
-import logging
 import multiprocessing
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from typing import Any, TypeVar
 
-import pydicom
+from prometheus_client import Counter, Gauge
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import UID
 
+from consumers.api import decoding
+from consumers.api.look import Look
 from consumers.api.wado import NotAcceptable
-from infra.process import die_with_parent
 from schemas.errors import Overloaded, Transient
 
 WORKERS = 2
 WAITING_MAX = 64
 INPUT_MAX = 256 << 20
 """Bytes of a file that may be decoded."""
-OUTPUT_MAX = 512 << 20
-"""Bytes of its decoded pixels."""
 TIMEOUT_S = 60.0
 TASKS_PER_WORKER = 500
 """Then a worker is replaced: what a decoder leaks goes with it."""
 
+WAITING = Gauge("sijil_decoder_waiting", "Instances that are decoded, encoded or rendered, or wait for it")
+ENDED = Counter("sijil_decoder_ended", "Works that ended with their process", ["how"])
+
 T = TypeVar("T")
-
-
-class _TooLarge(Exception):
-    """Decoded, it would not fit."""
 
 
 @lru_cache(maxsize=256)
@@ -53,33 +49,39 @@ def decodable(transfer_syntax: str) -> bool:
 
 
 class Decoders:
-    """A pool of processes, begun with the first work."""
+    """Two pools of processes, begun with the first work: one for all, one of a single process for what is doubtful."""
 
-    def __init__(self, workers: int = WORKERS) -> None:
-        self._workers = workers
-        self._pool: ProcessPoolExecutor | None = None
+    def __init__(self, workers: int = WORKERS, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._pool, self._alone = _Pool(workers, timeout_s), _Pool(1, timeout_s)
         self._waiting = 0
 
     async def explicit(self, part10: bytes) -> bytes:
         """A Part 10 file with compressed pixel data as Explicit VR Little Endian.
 
-        Raises NotAcceptable when it cannot be decoded, Overloaded when too many wait, Transient when a worker died.
+        Raises NotAcceptable when it cannot be decoded, Overloaded when too many wait, Transient when it takes too long.
         """
-        return await self._run(_explicit, part10)
+        return await self._run(decoding.explicit, part10)
+
+    async def jpeg2000(self, part10: bytes) -> bytes:
+        """A Part 10 file as JPEG 2000 lossless. Raises as `explicit`."""
+        return await self._run(decoding.jpeg2000, part10)
 
     async def frames(self, part10: bytes, numbers: Sequence[int]) -> list[bytes]:
         """Frames, from 0, of a Part 10 file, decoded. Raises as `explicit`."""
-        return await self._run(_frames, part10, tuple(numbers))
+        return await self._run(decoding.frames, part10, tuple(numbers))
 
     async def value(self, part10: bytes, path: str) -> bytes:
-        """The value of an element by its path (`00540016/1/00181072`), little endian. Raises as `explicit`."""
-        return await self._run(_value, part10, path)
+        """The value of an element by its path (`00540016/1/00181072`). Raises as `explicit`."""
+        return await self._run(decoding.value, part10, path)
+
+    async def rendered(self, part10: bytes, frame: bytes | None, number: int, look: Look) -> bytes:
+        """An image of a frame, from 0, as `image.render` takes it. Raises as `explicit`."""
+        return await self._run(decoding.rendered, part10, frame, number, look)
 
     def close(self) -> None:
         """End the processes."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
+        self._pool.close()
+        self._alone.close()
 
     async def _run(self, work: Callable[..., T], part10: bytes, *args: Any) -> T:
         if len(part10) > INPUT_MAX:
@@ -87,118 +89,59 @@ class Decoders:
         if self._waiting >= WAITING_MAX:
             raise Overloaded("too many instances wait to be decoded", 2.0)
         self._waiting += 1
+        WAITING.set(self._waiting)
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                return await asyncio.get_running_loop().run_in_executor(self._executor(), work, part10, *args)
-        except (BrokenProcessPool, TimeoutError) as e:
-            self._kill()
-            raise Transient("a decoder ended before its work did") from e
-        except _Undecodable as e:
+            try:
+                return await self._pool.run(work, part10, *args)
+            except BrokenProcessPool:
+                return await self._alone.run(work, part10, *args)
+        except BrokenProcessPool as e:
+            raise NotAcceptable("the stored pixel data ends the decoder: ask for transfer-syntax=*") from e
+        except TimeoutError as e:
+            raise Transient("decoding took too long") from e
+        except decoding.Undecodable as e:
             raise NotAcceptable(f"the stored pixel data cannot be decoded ({e}): ask for transfer-syntax=*") from e
         finally:
             self._waiting -= 1
+            WAITING.set(self._waiting)
 
-    def _executor(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self._workers,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_begin,
-                max_tasks_per_child=TASKS_PER_WORKER,
-            )
-        return self._pool
 
-    def _kill(self) -> None:
+class _Pool:
+    """Processes that are replaced when one of them ends or hangs. Who waits for one waits here, without a deadline."""
+
+    def __init__(self, workers: int, timeout_s: float) -> None:
+        self._workers, self._timeout_s = workers, timeout_s
+        self._turns = asyncio.Semaphore(workers)
+        self._executor: ProcessPoolExecutor | None = None
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
+        """Raises BrokenProcessPool when a process ended, TimeoutError when the work took too long."""
+        async with self._turns:
+            if self._executor is None:
+                self._executor = ProcessPoolExecutor(
+                    self._workers,
+                    mp_context=multiprocessing.get_context("spawn"),
+                    initializer=decoding.begin,
+                    max_tasks_per_child=TASKS_PER_WORKER,
+                )
+            executor = self._executor
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    return await asyncio.get_running_loop().run_in_executor(executor, work, *args)
+            except (BrokenProcessPool, TimeoutError) as e:
+                ENDED.labels(type(e).__name__).inc()
+                self._end(executor)
+                raise
+
+    def _end(self, executor: ProcessPoolExecutor) -> None:
         """A worker that hangs does not end by itself."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            for process in list((pool._processes or {}).values()):
-                process.kill()
-            pool.shutdown(wait=False, cancel_futures=True)
+        if self._executor is executor:
+            self._executor = None
+        for process in list((executor._processes or {}).values()):
+            process.kill()
+        executor.shutdown(wait=False, cancel_futures=True)
 
-
-# ------------------------------------------------------------------------------------------------ in the worker
-
-
-class _Undecodable(Exception):
-    """The type of what went wrong, never its text: that quotes values."""
-
-
-def _begin() -> None:
-    die_with_parent()
-    # pydicom says what it finds in a dataset, values included.
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")
-
-
-def _read(part10: bytes) -> pydicom.Dataset:
-    return pydicom.dcmread(io.BytesIO(part10), force=True)
-
-
-def _decoded(ds: pydicom.Dataset, numbers: Sequence[int] | None) -> tuple[list[bytes], dict[str, Any]]:
-    """(frames, Image Pixel attributes that describe them)."""
-    uid = UID(ds.file_meta.TransferSyntaxUID)
-    count = int(ds.get("NumberOfFrames") or 1) if numbers is None else len(numbers)
-    size = int(ds.Rows) * int(ds.Columns) * int(ds.get("SamplesPerPixel") or 1) * (int(ds.BitsAllocated) + 7) // 8
-    if size * count > OUTPUT_MAX:
-        raise _TooLarge
-    frames: list[bytes] = []
-    properties: dict[str, Any] = {}
-    for frame, properties in get_decoder(uid).iter_buffer(ds, indices=numbers, validate=False):  # noqa: B007
-        frames.append(bytes(frame))
-    if len(frames) != count:
-        raise ValueError("frames")
-    return frames, properties
-
-
-def _guarded(work: Callable[[], T]) -> T:
-    try:
-        return work()
-    except Exception as e:  # noqa: BLE001 - decoders raise anything; only its kind may leave
-        raise _Undecodable(type(e).__name__) from None
-
-
-def _explicit(part10: bytes) -> bytes:
-    def work() -> bytes:
-        ds = _read(part10)
-        frames, found = _decoded(ds, None)
-        value = b"".join(frames)
-        element = ds["PixelData"]
-        element.value = value + b"\0" * (len(value) & 1)
-        element.is_undefined_length = False
-        ds.BitsAllocated = found["bits_allocated"]
-        element.VR = "OB" if ds.BitsAllocated <= 8 else "OW"
-        ds.PhotometricInterpretation = found["photometric_interpretation"]
-        if found["samples_per_pixel"] > 1:
-            ds.PlanarConfiguration = found["planar_configuration"]
-        for table in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
-            if table in ds:
-                delattr(ds, table)
-        meta = ds.file_meta
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        meta.setdefault("MediaStorageSOPClassUID", ds.get("SOPClassUID"))
-        meta.setdefault("MediaStorageSOPInstanceUID", ds.get("SOPInstanceUID"))
-        out = io.BytesIO()
-        pydicom.dcmwrite(out, ds, implicit_vr=False, little_endian=True, enforce_file_format=True)
-        return out.getvalue()
-
-    return _guarded(work)
-
-
-def _frames(part10: bytes, numbers: Sequence[int]) -> list[bytes]:
-    return _guarded(lambda: _decoded(_read(part10), numbers)[0])
-
-
-def _value(part10: bytes, path: str) -> bytes:
-    def work() -> bytes:
-        item = _read(part10)
-        *steps, last = path.split("/")
-        for tag, number in zip(steps[::2], steps[1::2], strict=True):
-            item = item[int(tag, 16)].value[int(number) - 1]
-        element = item.get_item(int(last, 16))
-        value = element.value if element is not None else None
-        if not isinstance(value, bytes):
-            raise TypeError("no bytes")
-        return value
-
-    return _guarded(work)
+    def close(self) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor = None

@@ -95,6 +95,11 @@ def to_explicit(dataset: memoryview, transfer_syntax: str) -> list[Buffer]:
     return out
 
 
+def pixel_head(length: int) -> bytes:
+    """The head of Pixel Data of that length, native, in Explicit VR Little Endian."""
+    return _head(PIXEL_DATA, "OW", length)
+
+
 def with_meta(part10: memoryview, dataset_offset: int, transfer_syntax: str, *, sop_class: str, sop_uid: str) -> bytes:
     """Preamble and File Meta (PS3.10 §7.1) of a stored file, naming `transfer_syntax`.
 

@@ -92,6 +92,10 @@ class Ask:
         value: str = self._request.path_params[name]
         return value
 
+    def has_part(self, name: str) -> bool:
+        """Whether the address has it."""
+        return name in self._request.path_params
+
     def header(self, name: str) -> str:
         """A header; empty if it is not there."""
         return self._request.headers.get(name, "")
@@ -212,8 +216,8 @@ def _respond(answer: Answer, headers: dict[str, str], window: Window | None) -> 
     if isinstance(content, bytes):
         if window:
             window.bytes += len(content)
-        if answer.status == 204:
-            return Response(status_code=204, headers=headers)
+        if answer.status in (204, 304):
+            return Response(status_code=answer.status, headers=headers)
         return Response(content, answer.status, headers, media_type=answer.media_type)
     if answer.length is not None:
         headers["Content-Length"] = str(answer.length)
@@ -311,8 +315,11 @@ def _answers(media_types: Sequence[str]) -> dict[int | str, dict[str, Any]]:
     refused: dict[str, Any] = {"content": {"application/problem+json": {}}}
     return {
         200: {"description": "Found; the access event is durable", "content": {m: {} for m in media_types}},
+        206: {"description": "The range asked for"},
+        304: {"description": "The client has it already; recorded as a read"},
         400: {"description": "Not valid", **refused},
         403: {"description": "The purpose does not allow it; the refusal is recorded", **refused},
         404: {"description": "Not there", **refused},
+        406: {"description": "Not in a form that the client takes", **refused},
         503: {"description": "A part is away, or the access event could not be kept: no data left", **refused},
     }

@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge
 
 from consumers.api import queries
 from consumers.api.views import Views
-from infra.ports import Objects
+from infra.ports import Objects, Row
 from schemas.errors import Defect, NotFound
 from schemas.pack import Manifest, decode_manifest
 
@@ -122,6 +122,13 @@ class Packs:
             task = self._loading[pack_id] = asyncio.create_task(self._load(pack_id))
             task.add_done_callback(lambda _: self._loading.pop(pack_id, None))
         return await asyncio.shield(task)
+
+    async def frame_table(self, row: Row) -> bytes:
+        """Where the frames of an instance lie: of its row, or of its manifest where that was too large for the row."""
+        if row["frames"]:
+            return str(row["frames"]).encode()
+        manifest = await self.manifest(row["pack_id"])
+        return bytes(manifest.instances[row["line"]].frames)
 
     async def _load(self, pack_id: str) -> Manifest:
         place = await self.place(pack_id)

@@ -1,26 +1,28 @@
 """WADO-RS, the doing half: from the rows of instances to the bytes of an answer, streamed.
 
 What leaves as it is stored is cut out of range reads of its pack, neighbours by one request; what has to be written
-again is made one instance at a time. A few pieces are begun ahead, so that the next one is there when the last is sent;
-memory is bounded by them, never by the study. The length of the whole is known whenever nothing has to be rewritten.
+again is made one instance at a time, or, where only its header changes, streamed behind a new one. A few pieces are
+begun ahead, so that the next one is there when the last is sent; memory is bounded by them, never by the study.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
-
-import msgspec
+from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 
 from consumers.api.decoders import Decoders, decodable
-from consumers.api.explicit import to_explicit, with_meta
+from consumers.api.explicit import PIXEL_DATA, pixel_head, to_explicit, with_meta
+from consumers.api.frame_table import frame_spans
 from consumers.api.packs import Packs
+from consumers.api.plan import Made, Plan, Step, boundary_of, etag, grouped
+from consumers.api.streams import Budget, Chunk, Chunks, ahead, begun, once
 from consumers.api.wado import (
     DICOM,
     EXPLICIT_LE,
+    IMPLICIT_LE,
+    JPEG2000,
     NATIVE,
     PART10_HEAD,
     Form,
@@ -33,42 +35,18 @@ from consumers.api.wado import (
     closing,
     multipart_type,
     part_head,
-    runs,
 )
-from infra import clock
 from infra.ports import Row
 from schemas.errors import Defect, Invalid, NotFound
 
-Chunk = bytes | memoryview
-Chunks = AsyncGenerator[Chunk, None]
-
-AHEAD = 3
-"""Pieces under way at once: the one that is being sent and those behind it."""
 REWRITE_MAX = 256 << 20
 """Bytes of an instance that may be written again in memory."""
 REWRITE_BUDGET = 512 << 20
 """Bytes of all instances that are being written again."""
-
-
-@dataclass(frozen=True)
-class Body:
-    """An answer's content. `length` in bytes, None where it is only known at its end."""
-
-    media_type: str
-    pieces: Chunks
-    length: int | None
-
-
-@dataclass(frozen=True)
-class Rewritten:
-    """An instance that does not leave as it is stored."""
-
-    row: Row
-    transfer_syntax: str
-    """The one it leaves in: its own, or Explicit VR Little Endian."""
-    boundary: str
-    """Of the part it becomes; empty: it is the whole answer."""
-    location: str
+STREAMED_MIN = 4 << 20
+"""From so many bytes on, pixel data that do not change are streamed behind a new header."""
+HEADER_MAX = 64 << 20
+"""Bytes of a header that is written again in memory, and of what follows the pixel data."""
 
 
 class Retriever:
@@ -78,7 +56,7 @@ class Retriever:
         self._packs, self._decoders = packs, decoders
         self._budget = Budget(REWRITE_BUDGET)
 
-    async def instances(self, rows: Sequence[Row], form: Form, url: str) -> Body:
+    def instances(self, rows: Sequence[Row], form: Form, url: str) -> Plan:
         """Instances as a client takes them. `url` is that of their study.
 
         Raises NotAcceptable when one of them cannot leave so: nothing is left out silently.
@@ -89,39 +67,30 @@ class Retriever:
                 f"{hindered} of {len(rows)} instances cannot leave in a transfer syntax the client takes;"
                 " transfer-syntax=* or …/original gives them as they are stored"
             )
-        syntaxes = [_leaves_in(r, way) for r, way in zip(rows, ways, strict=True)]
-        return await self._body(list(zip(rows, syntaxes, strict=True)), form.multipart, url)
+        syntaxes = [leaves_in(r, way) for r, way in zip(rows, ways, strict=True)]
+        return _plan(list(zip(rows, syntaxes, strict=True)), form.multipart, url)
 
-    async def originals(self, rows: Sequence[Row], *, multipart: bool, url: str) -> Body:
+    def originals(self, rows: Sequence[Row], *, multipart: bool, url: str) -> Plan:
         """Instances as they are stored."""
-        return await self._body([(r, "") for r in rows], multipart, url)
+        return _plan([(r, "") for r in rows], multipart, url)
 
-    async def _body(self, chosen: Sequence[tuple[Row, str]], multipart: bool, url: str) -> Body:
-        """`chosen`: rows with the transfer syntax they are written again in; empty: they leave as they are stored."""
-        boundary = clock.uuid7().hex if multipart else ""
-        steps: list[Stored | Rewritten] = []
-        length: int | None = 0
-        for row, syntax in chosen:
-            where = f"{url}/series/{row['series_uid']}/instances/{row['sop_uid']}"
-            if not syntax:
-                head = part_head(boundary, DICOM, row["transfer_syntax"], row["length"], where) if multipart else b""
-                steps.append(Stored(row["pack_id"], row["tar_offset"], row["length"], head))
-                length = None if length is None else length + len(head) + row["length"]
-            else:
-                steps.append(Rewritten(row, syntax, boundary, where))
-                length = None
-        end = closing(boundary) if multipart else b""
-        media_type = multipart_type(boundary, DICOM) if multipart else DICOM
-        pieces = await begun(self._all(steps, end))
-        return Body(media_type, pieces, None if length is None else length + len(end))
+    async def open(self, plan: Plan) -> Chunks:
+        """The bytes of a plan. Its first piece is there: what goes wrong at once is raised here."""
+        return await begun(self._all(plan.steps))
 
-    async def _all(self, steps: Sequence[Stored | Rewritten], end: bytes) -> Chunks:
-        work = [self._run(s) if isinstance(s, Run) else self._rewritten(s) for s in _grouped(steps)]
-        async with aclosing(ahead(work)) as chunks:
+    async def _all(self, steps: Sequence[Step]) -> Chunks:
+        async with aclosing(ahead([self._begin(step) for step in grouped(steps)])) as chunks:
             async for chunk in chunks:
                 yield chunk
-        if end:
-            yield end
+
+    def _begin(self, step: Run | Made | bytes) -> Chunks:
+        match step:
+            case bytes():
+                return once(step)
+            case Run():
+                return self._run(step)
+            case _:
+                return self._made(step)
 
     async def _run(self, run: Run) -> Chunks:
         """The pieces of a range, cut out of its chunks as they come."""
@@ -147,112 +116,131 @@ class Retriever:
         if todo:
             raise Defect(f"pack {run.pack_id} gave fewer bytes than asked for")
 
-    async def _rewritten(self, step: Rewritten) -> Chunks:
-        size = step.row["length"]
+    # -------------------------------------------------------------------------------------------- written again
+
+    async def _made(self, step: Made) -> Chunks:
+        row = step.row
+        if (
+            row["length"] >= STREAMED_MIN
+            and row["transfer_syntax"] == IMPLICIT_LE
+            and step.transfer_syntax == EXPLICIT_LE
+        ):
+            async with aclosing(self._behind_a_new_header(step)) as chunks:
+                streamed = False
+                async for chunk in chunks:
+                    streamed = True
+                    yield chunk
+            if streamed:
+                return
+        size = row["length"]
         await self._budget.take(size)
         try:
-            parts = await self._written(step.row, step.transfer_syntax)
-            if step.boundary:
-                length = sum(map(len, parts))
-                yield part_head(step.boundary, DICOM, step.transfer_syntax, length, step.location)
+            parts = await self.written(row, step.transfer_syntax)
+            if head := _head_of(step, sum(map(len, parts))):
+                yield head
             for part in parts:
                 yield part
         finally:
             self._budget.give(size)
 
-    async def _stored(self, row: Row) -> bytes:
+    async def _behind_a_new_header(self, step: Made) -> Chunks:
+        """Native pixel data in Implicit VR, as they are, behind a header in Explicit VR.
+
+        Nothing where their place is not known.
+        """
+        row = step.row
+        at, spans = row["dataset_offset"], frame_spans(await self._packs.frame_table(row))
+        if not spans.pixel_offset or spans.pixel_offset > HEADER_MAX:
+            return
+        before = memoryview(await self._packs.read(row["pack_id"], row["tar_offset"], at + spans.pixel_offset))
+        element = before[-8:]
+        tag = int.from_bytes(element[:2], "little") << 16 | int.from_bytes(element[2:4], "little")
+        size = int.from_bytes(element[4:], "little")
+        behind = row["length"] - at - spans.pixel_offset - size
+        if tag != PIXEL_DATA or not 0 <= behind <= HEADER_MAX:
+            return
+        start = row["tar_offset"] + at + spans.pixel_offset
+        tail = await self._packs.read(row["pack_id"], start + size, behind) if behind else b""
+        meta = with_meta(before, at, step.transfer_syntax, sop_class=row["sop_class"], sop_uid=row["sop_uid"])
+        try:
+            header = await asyncio.to_thread(to_explicit, before[at:-8], IMPLICIT_LE)
+            trailing = to_explicit(memoryview(tail), IMPLICIT_LE)
+        except Invalid:
+            return
+        first = b"".join((meta, *header, pixel_head(size)))
+        yield _head_of(step, len(first) + size + sum(map(len, trailing))) + first
+        async for chunk in self._packs.stream(row["pack_id"], start, size):
+            yield chunk
+        for piece in trailing:
+            yield piece
+
+    async def written(self, row: Row, transfer_syntax: str) -> list[Chunk]:
+        """A Part 10 file in `transfer_syntax`: its own, Explicit VR Little Endian, or JPEG 2000; in pieces.
+
+        Raises NotAcceptable.
+        """
         if row["length"] > REWRITE_MAX:
             raise NotAcceptable("this instance is too large to be written again: ask for …/original")
-        return await self._packs.read(row["pack_id"], row["tar_offset"], row["length"])
-
-    async def _written(self, row: Row, transfer_syntax: str = EXPLICIT_LE) -> list[Chunk]:
-        """A Part 10 file in `transfer_syntax`, its own or Explicit VR Little Endian, in pieces."""
-        data = await self._stored(row)
+        data = await self._packs.read(row["pack_id"], row["tar_offset"], row["length"])
         stored, at = row["transfer_syntax"], row["dataset_offset"]
         view = memoryview(data)
-        meta = with_meta(view, at, transfer_syntax, sop_class=row["sop_class"], sop_uid=row["sop_uid"])
+
+        def meta(syntax: str) -> bytes:
+            return with_meta(view, at, syntax, sop_class=row["sop_class"], sop_uid=row["sop_uid"])
+
         if stored == transfer_syntax:
-            return [meta, view[at:]]
+            return [meta(stored), view[at:]]
+        if transfer_syntax == JPEG2000:
+            return [await self._decoders.jpeg2000(b"".join((meta(stored), view[at:])))]
         if stored not in NATIVE:
-            as_stored = with_meta(view, at, stored, sop_class=row["sop_class"], sop_uid=row["sop_uid"])
-            return [await self._decoders.explicit(b"".join((as_stored, view[at:])))]
+            return [await self._decoders.explicit(b"".join((meta(stored), view[at:])))]
         try:
-            return [meta, *await asyncio.to_thread(to_explicit, view[at:], stored)]
+            return [meta(transfer_syntax), *await asyncio.to_thread(to_explicit, view[at:], stored)]
         except Invalid as e:
             raise NotAcceptable("a damaged dataset cannot be written again: ask for …/original") from e
 
     # -------------------------------------------------------------------------------------------- frames
 
-    async def frames(self, row: Row, numbers: Sequence[int], form: FrameForm, url: str) -> Body:
+    async def frames(self, row: Row, numbers: Sequence[int], form: FrameForm, url: str) -> Plan:
         """Frames of one instance, numbered from 1. Raises NotFound for one that is not there."""
-        spans = frame_spans(await self.frame_table(row))
-        if not spans.count and form.decode:
-            spans = Spans(1 if numbers == (1,) else 0)  # a decoder may know what the table does not
-        if max(numbers) > spans.count:
-            raise NotFound(f"this instance has {spans.count} frames")
+        spans = frame_spans(await self._packs.frame_table(row))
+        count = spans.count
+        if not count and form.decode:
+            count = 1 if numbers == (1,) else 0  # a decoder may know what the table does not
+        if max(numbers) > count:
+            raise NotFound(f"this instance has {count} frames")
+        tag = etag("frames", repr(form), url, repr(numbers), rows=[row])
+        boundary = boundary_of(tag) if form.multipart else ""
+        made: list[bytes] | None = None
         if form.decode:
-            decoded = await self._decoded_frames(row, [n - 1 for n in numbers])
-            parts = [[frame] for frame in decoded]
+            made = await self._decoders.frames(await self._readable(row), [n - 1 for n in numbers])
         elif spans.bits % 8:
-            parts = [[await self._bit_frame(row, spans, n - 1)] for n in numbers]
-        else:
-            return await self._stored_frames(row, [spans.of(n - 1) for n in numbers], form, url)
-        boundary = clock.uuid7().hex if form.multipart else ""
-        pieces: list[Chunk] = []
-        for number, part in zip(numbers, parts, strict=True):
-            if boundary:
-                size = sum(map(len, part))
-                pieces.append(
-                    part_head(boundary, form.media_type, form.transfer_syntax, size, f"{url}/frames/{number}")
-                )
-            pieces += part
-        if boundary:
-            pieces.append(closing(boundary))
-        media_type = multipart_type(boundary, form.media_type) if boundary else form.media_type
-        return Body(media_type, _each(pieces), sum(map(len, pieces)))
-
-    async def _stored_frames(
-        self, row: Row, spans: Sequence[Sequence[tuple[int, int]]], form: FrameForm, url: str
-    ) -> Body:
-        boundary = clock.uuid7().hex if form.multipart else ""
+            made = [spans.aligned(b"".join(await self._pieces(row, spans.of(n - 1))), n - 1) for n in numbers]
+        steps: list[Step] = []
         base = row["tar_offset"] + row["dataset_offset"]
-        steps: list[Stored | Rewritten] = []
-        length = 0
-        for fragments in spans:
-            size = sum(n for _, n in fragments)
-            head = part_head(boundary, form.media_type, form.transfer_syntax, size) if boundary else b""
-            for offset, n in fragments:
-                steps.append(Stored(row["pack_id"], base + offset, n, head))
-                length += len(head) + n
+        for index, number in enumerate(numbers):
+            pieces = spans.of(number - 1) if made is None else ()
+            size = sum(n for _, n in pieces) if made is None else len(made[index])
+            where = f"{url}/frames/{number}"
+            head = part_head(boundary, form.media_type, form.transfer_syntax, size, where) if boundary else b""
+            if made is not None:
+                steps.append(head + made[index])
+            for at, n in pieces:
+                steps.append(Stored(row["pack_id"], base + at, n, head))
                 head = b""
-        end = closing(boundary) if boundary else b""
-        pieces = await begun(self._all(steps, end))
+        if boundary:
+            steps.append(closing(boundary))
         media_type = multipart_type(boundary, form.media_type) if boundary else form.media_type
-        return Body(media_type, pieces, length + len(end))
+        return Plan(media_type, tag, tuple(steps))
 
-    async def _bit_frame(self, row: Row, spans: Spans, number: int) -> bytes:
-        """A frame of single bits, which need not begin at a byte (PS3.5 §8.1.1)."""
-        first, last = number * spans.bits, (number + 1) * spans.bits
-        start, size = first // 8, (last + 7) // 8 - first // 8
-        offset = row["tar_offset"] + row["dataset_offset"] + spans.pixel_offset + start
-        packed = int.from_bytes(await self._packs.read(row["pack_id"], offset, size), "little")
-        frame = packed >> first % 8 & (1 << spans.bits) - 1
-        return frame.to_bytes((spans.bits + 7) // 8, "little")
-
-    async def _decoded_frames(self, row: Row, numbers: Sequence[int]) -> list[bytes]:
-        return await self._decoders.frames(await self._readable(row), numbers)
+    async def _pieces(self, row: Row, spans: Iterable[tuple[int, int]]) -> list[bytes]:
+        base = row["tar_offset"] + row["dataset_offset"]
+        return [await self._packs.read(row["pack_id"], base + at, n) for at, n in spans]
 
     async def _readable(self, row: Row) -> bytes:
         """A Part 10 file as it is stored, but native ones in Explicit VR Little Endian."""
         stored = row["transfer_syntax"]
-        return b"".join(await self._written(row, EXPLICIT_LE if stored in NATIVE else stored))
-
-    async def frame_table(self, row: Row) -> bytes:
-        """Where the frames of an instance lie: of its row, or of its manifest where that was too large for the row."""
-        if row["frames"]:
-            return str(row["frames"]).encode()
-        manifest = await self._packs.manifest(row["pack_id"])
-        return bytes(manifest.instances[row["line"]].frames)
+        return b"".join(await self.written(row, EXPLICIT_LE if stored in NATIVE else stored))
 
     # -------------------------------------------------------------------------------------------- bulk data
 
@@ -260,164 +248,33 @@ class Retriever:
         """The value of an element that the metadata refer to (PS3.18 §10.4.1.1.5). Raises NotAcceptable."""
         return await self._decoders.value(await self._readable(row), path)
 
-    # -------------------------------------------------------------------------------------------- metadata
 
-    async def metadata(self, rows: Sequence[Row], url: str) -> list[bytes]:
-        """Headers as the manifests have them, their bulk data under `url`, the study's."""
-        packs = list(dict.fromkeys(r["pack_id"] for r in rows))
-        manifests = dict(zip(packs, await asyncio.gather(*map(self._packs.manifest, packs)), strict=True))
-        found = []
-        for row in rows:
-            header = bytes(manifests[row["pack_id"]].instances[row["line"]].header)
-            where = f'"BulkDataURI":"{url}/series/{row["series_uid"]}/instances/{row["sop_uid"]}/bulkdata/'
-            found.append(header.replace(b'"BulkDataURI":"bulkdata/', where.encode()))
-        return found
+def _plan(chosen: Sequence[tuple[Row, str]], multipart: bool, url: str) -> Plan:
+    """`chosen`: rows with the transfer syntax they are written again in; empty: they leave as they are stored."""
+    tag = etag("instances", str(multipart), url, *(syntax for _, syntax in chosen), rows=[r for r, _ in chosen])
+    boundary = boundary_of(tag) if multipart else ""
+    steps: list[Step] = []
+    for row, syntax in chosen:
+        where = f"{url}/series/{row['series_uid']}/instances/{row['sop_uid']}"
+        if syntax:
+            steps.append(Made(row, syntax, boundary, where))
+            continue
+        head = part_head(boundary, DICOM, row["transfer_syntax"], row["length"], where) if multipart else b""
+        steps.append(Stored(row["pack_id"], row["tar_offset"], row["length"], head))
+    if multipart:
+        steps.append(closing(boundary))
+    return Plan(multipart_type(boundary, DICOM) if multipart else DICOM, tag, tuple(steps))
 
 
-def _leaves_in(row: Row, way: Way | None) -> str:
+def _head_of(step: Made, length: int) -> bytes:
+    """What stands before a part of so many bytes; nothing where the instance is the whole answer."""
+    return part_head(step.boundary, DICOM, step.transfer_syntax, length, step.location) if step.boundary else b""
+
+
+def leaves_in(row: Row, way: Way | None) -> str:
     """The transfer syntax an instance is written again in; empty when it leaves as it is stored."""
     if way is Way.TO_EXPLICIT:
         return EXPLICIT_LE
+    if way is Way.TO_JPEG2000:
+        return JPEG2000
     return row["transfer_syntax"] if row["dataset_offset"] < PART10_HEAD else ""
-
-
-# ------------------------------------------------------------------------------------------------ frame tables
-
-
-@dataclass(frozen=True)
-class Spans:
-    """The frames of an instance: native ones by arithmetic, encapsulated ones by their fragments."""
-
-    count: int = 0
-    pixel_offset: int = 0
-    bits: int = 0
-    """Of a native frame."""
-    fragments: tuple[tuple[tuple[int, int], ...], ...] = ()
-
-    def of(self, number: int) -> tuple[tuple[int, int], ...]:
-        """(offset in the dataset, length) of a frame's pieces; `number` from 0."""
-        if self.fragments:
-            return self.fragments[number]
-        size = self.bits // 8
-        return ((self.pixel_offset + number * size, size),)
-
-
-class _Table(msgspec.Struct):
-    """As `frames` of a manifest's line: offsets count from the start of the dataset."""
-
-    native: tuple[int, int, int] | None = None
-    encapsulated: list[list[int]] | None = None
-
-
-_table: msgspec.json.Decoder[_Table | None] = msgspec.json.Decoder(_Table | None)
-
-
-def frame_spans(table: bytes) -> Spans:
-    """The frames that a manifest's line knows."""
-    found = _table.decode(table or b"null")
-    if found is None:
-        return Spans()
-    if found.native is not None:
-        offset, bits, count = found.native
-        return Spans(count, offset, bits)
-    frames = tuple(tuple(zip(f[::2], f[1::2], strict=True)) for f in found.encapsulated or ())
-    return Spans(len(frames), fragments=frames)
-
-
-# ------------------------------------------------------------------------------------------------ streams
-
-
-def _grouped(steps: Iterable[Stored | Rewritten]) -> list[Run | Rewritten]:
-    """Stored pieces joined to runs, in order."""
-    found: list[Run | Rewritten] = []
-    stored: list[Stored] = []
-    for step in steps:
-        if isinstance(step, Stored):
-            stored.append(step)
-            continue
-        found += [*runs(stored), step]
-        stored = []
-    return [*found, *runs(stored)]
-
-
-async def begun(pieces: Chunks) -> Chunks:
-    """The same after its first piece was had: what goes wrong at once becomes a status and not a broken body."""
-    first = await anext(pieces, b"")
-
-    async def whole() -> Chunks:
-        yield first
-        async with aclosing(pieces):
-            async for piece in pieces:
-                yield piece
-
-    return whole()
-
-
-async def ahead(work: Sequence[Chunks], depth: int = AHEAD) -> Chunks:
-    """The iterators one behind the other, the next ones already begun."""
-    started: deque[tuple[asyncio.Task[list[Chunk]], Chunks]] = deque()
-    waiting = deque(work)
-    try:
-        while waiting or started:
-            while waiting and len(started) < depth:
-                pieces = waiting.popleft()
-                started.append((asyncio.create_task(_first(pieces)), pieces))
-            task, pieces = started[0]
-            for piece in await task:
-                yield piece
-            async for piece in pieces:
-                yield piece
-            started.popleft()
-    finally:
-        for task, pieces in started:
-            task.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await task
-            await pieces.aclose()
-
-
-async def _first(pieces: Chunks) -> list[Chunk]:
-    """The head of a part, and what its source gives first."""
-    found: list[Chunk] = []
-    async for piece in pieces:
-        found.append(piece)
-        if len(found) == 2:
-            break
-    return found
-
-
-async def _each(pieces: Iterable[Chunk]) -> Chunks:
-    for piece in pieces:
-        yield piece
-
-
-class Budget:
-    """A bound on the bytes in memory, given out in the order of asking, so that nobody waits for ever."""
-
-    def __init__(self, size: int) -> None:
-        self._left = self._size = size
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    async def take(self, size: int) -> None:
-        """Wait for `size` bytes; more than there are altogether count as all of them."""
-        size = min(size, self._size)
-        if not self._waiting and size <= self._left:
-            self._left -= size
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give(size)
-            raise
-
-    def give(self, size: int) -> None:
-        """Give back what was taken."""
-        self._left += min(size, self._size)
-        while self._waiting and (self._waiting[0][1].cancelled() or self._waiting[0][0] <= self._left):
-            size, turn = self._waiting.popleft()
-            if not turn.cancelled():
-                self._left -= size
-                turn.set_result(None)

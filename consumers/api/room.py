@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from consumers.api import queries
-from consumers.api.guard import Ask
+from consumers.api.guard import Ask, OfStudy
 from consumers.api.retrieve import Retriever
 from consumers.api.views import Views
 from infra import clock
@@ -97,6 +97,12 @@ class Room:
             for (series, sop), row in served.items():
                 self._copies.put((study_uid, series, sop), row)
         return owner, sorted(served.values(), key=lambda r: (r["record_offset"], r["tar_offset"]))
+
+    async def asked(self, ask: Ask, names: Sequence[str]) -> tuple[OfStudy, list[Row]]:
+        """The served copies of what an address names: `names` are those of its parts that are UIDs. Raises NotFound."""
+        uids = [ask.uid(n) for n in names]
+        owner, rows = await self.copies(*uids)
+        return OfStudy(uids[0], owner), rows
 
     async def owners(self, study_uids: Sequence[str]) -> list[tuple[str, str]]:
         """(study_uid, patient key) of several studies; an empty key for one that is not known."""

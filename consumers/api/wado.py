@@ -18,6 +18,8 @@ IMPLICIT_LE = "1.2.840.10008.1.2"
 EXPLICIT_LE = "1.2.840.10008.1.2.1"
 DEFLATED_LE = "1.2.840.10008.1.2.1.99"
 EXPLICIT_BE = "1.2.840.10008.1.2.2"
+JPEG2000 = "1.2.840.10008.1.2.4.90"
+"""JPEG 2000 lossless: what anything with pixels is written as when a client asks."""
 NATIVE = frozenset({IMPLICIT_LE, EXPLICIT_LE, DEFLATED_LE, EXPLICIT_BE})
 NOT_ON_THE_WEB = frozenset({IMPLICIT_LE, EXPLICIT_BE})
 
@@ -62,6 +64,7 @@ class Way(Enum):
 
     AS_STORED = "the stored bytes"
     TO_EXPLICIT = "written again as Explicit VR Little Endian, pixel data decoded where it is compressed"
+    TO_JPEG2000 = "pixel data compressed without loss"
 
 
 PART10_HEAD = 132
@@ -82,7 +85,9 @@ def way(stored: str, wanted: str, decodable: Callable[[str], bool]) -> Way | Non
         return Way.TO_EXPLICIT if stored in NATIVE or decodable(stored) else None
     if wanted == "*":
         return Way.TO_EXPLICIT if stored in NOT_ON_THE_WEB else Way.AS_STORED
-    return Way.AS_STORED if wanted == stored and stored not in NOT_ON_THE_WEB else None
+    if wanted == stored:
+        return None if stored in NOT_ON_THE_WEB else Way.AS_STORED
+    return Way.TO_JPEG2000 if wanted == JPEG2000 and (stored in NATIVE or decodable(stored)) else None
 
 
 @dataclass(frozen=True)

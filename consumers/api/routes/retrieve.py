@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
-from consumers.api import accept, dicomjson
+from consumers.api import accept, answering, dicomjson
+from consumers.api.conditional import REVALIDATED, kept_for
 from consumers.api.decoders import decodable
-from consumers.api.guard import Answer, Ask, Chunk, Guard, Handler, OfStudy
-from consumers.api.retrieve import Body
+from consumers.api.guard import Answer, Ask, Guard, Handler
+from consumers.api.headers import Headers
+from consumers.api.plan import boundary_of, etag
 from consumers.api.room import Room
+from consumers.api.streams import begun
 from consumers.api.wado import (
     DICOM,
     OCTETS,
@@ -20,8 +23,6 @@ from consumers.api.wado import (
     multipart_type,
     part_head,
 )
-from infra import clock
-from infra.ports import Row
 from schemas.errors import Invalid
 
 TAG = "Retrieve (WADO-RS)"
@@ -39,7 +40,7 @@ _SYNTAX = (
 )
 
 
-def add(guard: Guard, room: Room) -> None:
+def add(guard: Guard, room: Room, headers: Headers) -> None:
     """Register the routes of the three levels."""
     for path, names, what in _LEVELS:
         guard.get(
@@ -53,7 +54,7 @@ def add(guard: Guard, room: Room) -> None:
         )
         guard.get(
             f"/dicom-web{path}/metadata",
-            _metadata(room, names),
+            _metadata(room, headers, names),
             action="read-metadata",
             summary=f"Retrieve the metadata of a {what}",
             tag=TAG,
@@ -93,8 +94,9 @@ def _instances(room: Room, names: Sequence[str]) -> Handler:
     async def instances(ask: Ask) -> Answer:
         single = len(names) == 3
         form = instance_form(_accepted(ask), single=single)
-        about, rows = await _copies(ask, room, names)
-        return _answer(about, await room.retriever.instances(rows, form, _url(ask, room)))
+        about, rows = await room.asked(ask, names)
+        plan = room.retriever.instances(rows, form, _url(ask, room))
+        return await answering.of_plan(ask, room, about, plan, one=single)
 
     return instances
 
@@ -107,30 +109,30 @@ def _originals(room: Room, names: Sequence[str]) -> Handler:
         multipart = not single or (all(a.multipart for a in accepted) and bool(accepted))
         if not any(a.takes(DICOM) for a in accepted):
             raise NotAcceptable("the stored bytes leave as application/dicom")
-        about, rows = await _copies(ask, room, names)
-        return _answer(about, await room.retriever.originals(rows, multipart=multipart, url=_url(ask, room)))
+        about, rows = await room.asked(ask, names)
+        plan = room.retriever.originals(rows, multipart=multipart, url=_url(ask, room))
+        return await answering.of_plan(ask, room, about, plan, one=single)
 
     return originals
 
 
-def _metadata(room: Room, names: Sequence[str]) -> Handler:
+def _metadata(room: Room, headers: Headers, names: Sequence[str]) -> Handler:
     async def metadata(ask: Ask) -> Answer:
         media_type = accept.single_part(_accepted(ask), dicomjson.MEDIA_TYPES)
         if not media_type:
             raise NotAcceptable("metadata are answered as application/dicom+json")
-        about, rows = await _copies(ask, room, names)
+        about, rows = await room.asked(ask, names)
         url = _url(ask, room)
-        first = await room.retriever.metadata(rows[:METADATA_AT_ONCE], url)
+        compressed = answering.takes_gzip(ask)
+        tag = etag("metadata", url, "gzip" if compressed else "", rows=rows)
+        if same := answering.unchanged_answer(ask, about, media_type, tag, REVALIDATED):
+            return same
         if len(rows) <= METADATA_AT_ONCE:
-            return Answer(about=about, content=b"[%b]" % b",".join(first), media_type=media_type)
-
-        async def portions() -> AsyncIterator[Chunk]:
-            yield b"[" + b",".join(first)
-            for at in range(METADATA_AT_ONCE, len(rows), METADATA_AT_ONCE):
-                yield b"," + b",".join(await room.retriever.metadata(rows[at : at + METADATA_AT_ONCE], url))
-            yield b"]"
-
-        return Answer(about=about, content=portions(), media_type=media_type)
+            content = await headers.whole(rows, url, tag, compressed=compressed)
+            told = {"Vary": "Accept-Encoding"} | ({"Content-Encoding": "gzip"} if compressed else {})
+            return answering.of_bytes(ask, about, content, media_type, tag, REVALIDATED, told)
+        portions = await begun(headers.portions(rows, url, METADATA_AT_ONCE))
+        return Answer(about=about, content=portions, media_type=media_type)
 
     return metadata
 
@@ -138,11 +140,12 @@ def _metadata(room: Room, names: Sequence[str]) -> Handler:
 def _frames(room: Room) -> Handler:
     async def frames(ask: Ask) -> Answer:
         numbers = frame_numbers(ask.part("frames"))
-        about, rows = await _copies(ask, room, _LEVELS[2][1])
+        about, rows = await room.asked(ask, _LEVELS[2][1])
         row = rows[0]
         form = frame_form(row["transfer_syntax"], _accepted(ask), decodable, single=len(numbers) == 1)
         where = f"{_url(ask, room)}/series/{row['series_uid']}/instances/{row['sop_uid']}"
-        return _answer(about, await room.retriever.frames(row, numbers, form, where))
+        plan = await room.retriever.frames(row, numbers, form, where)
+        return await answering.of_plan(ask, room, about, plan, one=True)
 
     return frames
 
@@ -154,13 +157,16 @@ def _bulk(room: Room) -> Handler:
         if len(steps) % 2 == 0 or len(steps) > 64 or not all(s.isalnum() and s.isascii() for s in steps):
             raise Invalid("bulkdata-path", "a path of bulk data is tags and item numbers, in turn")
         multipart = _octets(ask)
-        about, rows = await _copies(ask, room, _LEVELS[2][1])
+        about, rows = await room.asked(ask, _LEVELS[2][1])
+        tag, cache = etag("bulk", path, str(multipart), rows=rows), kept_for(room.settings.access_window_s)
+        media_type = multipart_type(boundary_of(tag), OCTETS) if multipart else OCTETS
+        if same := answering.unchanged_answer(ask, about, media_type, tag, cache):
+            return same
         value = await room.retriever.bulk(rows[0], path)
-        if not multipart:
-            return Answer(about=about, content=value, media_type=OCTETS)
-        boundary = clock.uuid7().hex
-        body = part_head(boundary, OCTETS, "", len(value)) + value + closing(boundary)
-        return Answer(about=about, content=body, media_type=multipart_type(boundary, OCTETS))
+        if multipart:
+            boundary = boundary_of(tag)
+            value = part_head(boundary, OCTETS, "", len(value)) + value + closing(boundary)
+        return answering.of_bytes(ask, about, value, media_type, tag, cache)
 
     return bulk
 
@@ -179,14 +185,3 @@ def _accepted(ask: Ask) -> tuple[accept.Accepted, ...]:
 
 def _url(ask: Ask, room: Room) -> str:
     return f"{room.base(ask)}/studies/{ask.uid('study')}"
-
-
-def _answer(about: OfStudy, body: Body) -> Answer:
-    return Answer(about=about, content=body.pieces, media_type=body.media_type, length=body.length)
-
-
-async def _copies(ask: Ask, room: Room, names: Sequence[str]) -> tuple[OfStudy, list[Row]]:
-    """The served copies of what the address names. Raises NotFound."""
-    uids = [ask.uid(n) for n in names]
-    owner, rows = await room.copies(*uids)
-    return OfStudy(uids[0], owner), rows

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.pixels.utils import pixel_array
 
-from consumers.api.retrieve import Budget, frame_spans
+from consumers.api.frame_table import frame_spans
+from consumers.api.streams import Budget
 from consumers.api.wado import EXPLICIT_LE, IMPLICIT_LE
 from schemas.events import AccessGranted
 from schemas.pack import manifest_key, pack_key

@@ -1,0 +1,147 @@
+"""What a decoder's process does: pixel data decoded, encoded, rendered by pydicom's plug-ins. Pure of the network.
+
+Here runs C code that has seen the world's DICOM. What goes wrong leaves as the kind of an error, never as its text,
+which quotes values.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import resource
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import pydicom
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless
+
+from consumers.api import image
+from consumers.api.look import Look
+from infra.process import die_with_parent
+
+OUTPUT_MAX = 512 << 20
+"""Bytes of decoded pixels."""
+MEMORY_MAX = 4 << 30
+"""Bytes of address space of a process: what a file claims to need beyond is an error of that file."""
+
+T = TypeVar("T")
+
+
+class Undecodable(Exception):
+    """The kind of what went wrong."""
+
+
+class TooLarge(Exception):
+    """Decoded, it would not fit."""
+
+
+def begin() -> None:
+    """Once in each process."""
+    die_with_parent()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX, MEMORY_MAX))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # pydicom says what it finds in a dataset, values included.
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+
+
+def explicit(part10: bytes) -> bytes:
+    """A Part 10 file with compressed pixel data as Explicit VR Little Endian."""
+    return _guarded(lambda: _written(_native(part10)))
+
+
+def jpeg2000(part10: bytes) -> bytes:
+    """A Part 10 file as JPEG 2000 lossless (PS3.5 §8.2.4, §A.4.4)."""
+
+    def work() -> bytes:
+        ds = _read(part10)
+        if UID(ds.file_meta.TransferSyntaxUID).is_encapsulated:
+            ds = _read(_written(_native(part10)))
+        ds.compress(JPEG2000Lossless, generate_instance_uid=False)
+        return _written(ds)
+
+    return _guarded(work)
+
+
+def frames(part10: bytes, numbers: Sequence[int]) -> list[bytes]:
+    """Frames, from 0, decoded."""
+    return _guarded(lambda: _decoded(_read(part10), numbers)[0])
+
+
+def value(part10: bytes, path: str) -> bytes:
+    """The value of an element by its path (`00540016/1/00181072`), little endian."""
+
+    def work() -> bytes:
+        item = _read(part10)
+        *steps, last = path.split("/")
+        for tag, number in zip(steps[::2], steps[1::2], strict=True):
+            item = item[int(tag, 16)].value[int(number) - 1]
+        element = item.get_item(int(last, 16))
+        found = element.value if element is not None else None
+        if not isinstance(found, bytes):
+            raise TypeError("no bytes")
+        return found
+
+    return _guarded(work)
+
+
+def rendered(part10: bytes, frame: bytes | None, number: int, look: Look) -> bytes:
+    """As `image.render`."""
+    return _guarded(lambda: image.render(part10, frame, number, look))
+
+
+def _read(part10: bytes) -> pydicom.Dataset:
+    return pydicom.dcmread(io.BytesIO(part10), force=True)
+
+
+def _decoded(ds: pydicom.Dataset, numbers: Sequence[int] | None) -> tuple[list[bytes], dict[str, Any]]:
+    """(frames, Image Pixel attributes that describe them)."""
+    uid = UID(ds.file_meta.TransferSyntaxUID)
+    count = int(ds.get("NumberOfFrames") or 1) if numbers is None else len(numbers)
+    size = int(ds.Rows) * int(ds.Columns) * int(ds.get("SamplesPerPixel") or 1) * (int(ds.BitsAllocated) + 7) // 8
+    if size * count > OUTPUT_MAX:
+        raise TooLarge
+    found: list[bytes] = []
+    properties: dict[str, Any] = {}
+    for frame, properties in get_decoder(uid).iter_buffer(ds, indices=numbers, validate=False):  # noqa: B007
+        found.append(bytes(frame))
+    if len(found) != count:
+        raise ValueError("frames")
+    return found, properties
+
+
+def _native(part10: bytes) -> pydicom.Dataset:
+    ds = _read(part10)
+    decoded, told = _decoded(ds, None)
+    content = b"".join(decoded)
+    element = ds["PixelData"]
+    element.value = content + b"\0" * (len(content) & 1)
+    element.is_undefined_length = False
+    ds.BitsAllocated = told["bits_allocated"]
+    element.VR = "OB" if ds.BitsAllocated <= 8 else "OW"
+    ds.PhotometricInterpretation = told["photometric_interpretation"]
+    if told["samples_per_pixel"] > 1:
+        ds.PlanarConfiguration = told["planar_configuration"]
+    for table in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+        if table in ds:
+            delattr(ds, table)
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return ds
+
+
+def _written(ds: pydicom.Dataset) -> bytes:
+    meta = ds.file_meta
+    meta.setdefault("MediaStorageSOPClassUID", ds.get("SOPClassUID"))
+    meta.setdefault("MediaStorageSOPInstanceUID", ds.get("SOPInstanceUID"))
+    out = io.BytesIO()
+    pydicom.dcmwrite(out, ds, implicit_vr=False, little_endian=True, enforce_file_format=True)
+    return out.getvalue()
+
+
+def _guarded(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except Exception as e:  # noqa: BLE001 - decoders raise anything; only its kind may leave
+        raise Undecodable(type(e).__name__) from None
