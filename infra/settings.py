@@ -132,6 +132,7 @@ class Settings:
     access_window_s: float = _s(60.0, "one access.granted covers reads of (actor, study, purpose) for this long")
     query_limit_max: int = _s(1000, "most rows of one QIDO-RS answer")
     query_deadline_s: float = _s(10.0, "longest a query may take before it answers with what it has and a cursor")
+    query_explain: int = _s(0, "1: a search with the header Sijil-Explain is answered with its plan as well")
 
     # local stack
     port_offset: int = _s(0, "added to every port that is not set: a second installation on this machine")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from enum import IntEnum
 
 _LETTERS = str.maketrans(
     {
@@ -27,6 +28,10 @@ _SERVANT = "عبد"
 TOKENS_MAX = 24
 """Bound on tokens of one name: a PN has three groups of five components."""
 TOKEN_LENGTH_MAX = 64
+PREFIX_LENGTH = 2
+"""Characters of a token that are the partition of the vocabulary by beginnings."""
+TRIGRAM_LENGTH = 3
+"""The same of the vocabulary by infixes."""
 
 
 def ascii_digits(text: str) -> str:
@@ -66,14 +71,25 @@ def name_tokens(person_name: str) -> tuple[str, ...]:
     return tuple(sorted(found)[:TOKENS_MAX])
 
 
-def pattern_words(pattern: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What a PN pattern (`*`, `?`) says of the names it matches: (tokens they have, starts of tokens they have).
+def trigrams(token: str) -> list[tuple[str, str]]:
+    """Each three characters of a token, and the token from there on."""
+    return [(token[i : i + TRIGRAM_LENGTH], token[i:]) for i in range(len(token) - TRIGRAM_LENGTH + 1)]
 
-    Every name that matches has these among its `name_tokens`. Nothing is said by a word that begins with a wild card,
-    nor by one that follows a word with a wild card: that one may be a عبد which joins it.
+
+class Part(IntEnum):
+    """Where in a token a piece of a pattern stands; the more is known, the higher."""
+
+    INSIDE = 1
+    START = 2
+    WHOLE = 3
+
+
+def pattern_pieces(pattern: str) -> tuple[tuple[Part, str], ...]:
+    """What a PN pattern (`*`, `?`) says of the names it matches: folded pieces that each stand in one of their tokens.
+
+    Every name that matches has each piece in a token of its `name_tokens`, as the whole, at its start or inside.
     """
-    whole: list[str] = []
-    starts: list[str] = []
+    found: list[tuple[Part, str]] = []
     for group in pattern.split("="):
         words = [w for w in _PATTERN_SEPARATORS.split(group) if w]
         wild_before = False
@@ -81,13 +97,18 @@ def pattern_words(pattern: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
             word = words.pop(0)
             if fold(word) == _SERVANT and words:
                 word += words.pop(0)
-            head, *rest = _WILDCARDS.split(word, maxsplit=1)
-            token = fold(head)[:TOKEN_LENGTH_MAX]
-            if token and not wild_before:
-                # A servant at a group's end may join what follows it in the name.
-                (starts if rest or token == _SERVANT else whole).append(token)
-            wild_before = bool(rest)
-    return tuple(whole), tuple(starts)
+            pieces = _WILDCARDS.split(word)
+            for n, piece in enumerate(pieces):
+                # Behind a word with a wild card a word may be joined to a عبد, so it may stand inside.
+                known = Part.INSIDE if n or wild_before else Part.START if len(pieces) > 1 else Part.WHOLE
+                folded = [t[:TOKEN_LENGTH_MAX] for t in _SEPARATORS.split(fold(piece)) if t]
+                if len(folded) > 1:
+                    known = Part.INSIDE  # one character that stands for several words
+                elif folded == [_SERVANT]:
+                    known = min(known, Part.START)  # at a group's end it may join what follows it in the name
+                found += [(known, token) for token in folded]
+            wild_before = len(pieces) > 1
+    return tuple(found)
 
 
 def fold_group(person_name_group: str) -> str:

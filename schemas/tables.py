@@ -84,15 +84,11 @@ class Delete:
 
 Write = Upsert | Delete
 
-NO_DATE = "00000000"
-"""Clustering value of a study without a StudyDate where the arrival day cannot stand in; sorts behind all others."""
-
-DAY_SHARDS = 4
-"""Shards of a day's list: spreads a national day (about 40,000 studies) over partitions."""
 NAME_SHARDS = 4
 """Shards of a name token's month."""
+EVER = "ever"
+"""What `study_counts` counts years of."""
 
-# What every list of studies shows: written in full into each index, so that one partition read answers a page.
 STUDY_COLUMNS: dict[str, str] = {
     "patient_key": "text",
     "patient_id": "text",
@@ -118,16 +114,24 @@ STUDY_COLUMNS: dict[str, str] = {
     "first_offset": "bigint",
     "last_offset": "bigint",
     "attributes": "text",  # the study-level header of the first pack, DICOM JSON
+    "answer": "text",  # what a search shows, DICOM JSON (schemas.answers)
 }
+
+# What every list of studies holds: the answer itself, so that one partition read answers a page, and whose it is. What
+# a search filters by is read from the answer.
+LIST_COLUMNS: dict[str, str] = {"patient_key": "text", "answer": "text"}
 
 
 def _index(name: str, keys: dict[str, str], partition: int, about: str, desc: tuple[str, ...] = ()) -> Table:
     names = tuple(keys)
-    columns = {**keys, **{c: t for c, t in STUDY_COLUMNS.items() if c not in keys}}
-    if "study_date" not in columns:
-        columns["study_date"] = "text"
     return Table(
-        name, columns, names[:partition], names[partition:], frozenset(desc), source="study.arrivals", about=about
+        name,
+        {**keys, **{c: t for c, t in LIST_COLUMNS.items() if c not in keys}},
+        names[:partition],
+        names[partition:],
+        frozenset(desc),
+        source="study.arrivals",
+        about=about,
     )
 
 
@@ -200,19 +204,20 @@ TABLES: tuple[Table, ...] = (
         source="study.arrivals",
         about="Where an instance is of which only the UID is known, as in a storage commitment, and its SOP class.",
     ),
+    # `moment`: study date and time as they sort, YYYYMMDDHHMMSS.F; the arrival day where StudyDate is missing.
     _index(
         "studies_by_patient",
-        {"patient_key": "text", "study_date": "text", "study_uid": "text"},
+        {"patient_key": "text", "moment": "text", "study_uid": "text"},
         1,
         "A patient file.",
-        ("study_date",),
+        ("moment",),
     ),
     _index(
         "studies_by_patient_id",
-        {"patient_id": "text", "study_date": "text", "study_uid": "text"},
+        {"patient_id": "text", "moment": "text", "study_uid": "text"},
         1,
         "Studies under a PatientID, of whatever issuer.",
-        ("study_date",),
+        ("moment",),
     ),
     _index(
         "studies_by_accession",
@@ -222,26 +227,27 @@ TABLES: tuple[Table, ...] = (
     ),
     _index(
         "studies_by_day",
-        {"day": "text", "shard": "int", "study_time": "text", "study_uid": "text"},
-        2,
-        "Studies of a day (the arrival day where StudyDate is missing).",
-        ("study_time",),
+        {"day": "text", "moment": "text", "study_uid": "text"},
+        1,
+        "Studies of a day.",
+        ("moment",),
     ),
     Table(
-        "study_days",
-        {"century": "text", "day": "text", "shard": "int"},
-        ("century",),
-        ("day", "shard"),
-        frozenset({"day"}),
+        "study_counts",
+        {"within": "text", "part": "text", "arrivals_partition": "int", "studies": "int", "last_offset": "bigint"},
+        ("within",),
+        ("part", "arrivals_partition"),
+        frozenset({"part"}),
         source="study.arrivals",
-        about="Shards of days that have studies, by the first two digits of the year: a walk reads no empty one.",
+        about="How many studies the years have (within: ever), a year's months (YYYY), a month's days (YYYYMM), by"
+        " partition of the topic: a walk reads no empty day, a page far down leaves out whole years.",
     ),
     _index(
         "studies_by_name_token",
-        {"token": "text", "month": "text", "shard": "int", "study_date": "text", "study_uid": "text"},
+        {"token": "text", "month": "text", "shard": "int", "moment": "text", "study_uid": "text"},
         3,
         "Studies whose patient name has a folded token.",
-        ("study_date",),
+        ("moment",),
     ),
     Table(
         "name_tokens",
@@ -252,13 +258,22 @@ TABLES: tuple[Table, ...] = (
         about="The vocabulary of folded name tokens by their first two characters.",
     ),
     Table(
+        "name_trigrams",
+        {"trigram": "text", "rest": "text", "token": "text"},
+        ("trigram",),
+        ("rest", "token"),
+        source="study.arrivals",
+        about="The same vocabulary by each three characters of a token; rest: the token from there on, so that a longer"
+        " infix reads a shorter range.",
+    ),
+    Table(
         "name_token_months",
-        {"token": "text", "month": "text", "shard": "int"},
+        {"token": "text", "month": "text"},
         ("token",),
-        ("month", "shard"),
+        ("month",),
         frozenset({"month"}),
         source="study.arrivals",
-        about="Shards of months in which a token has studies.",
+        about="Months in which a token has studies.",
     ),
     Table(
         "packs",

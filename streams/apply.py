@@ -14,18 +14,24 @@ from schemas.errors import Invalid
 from schemas.events import PackStored
 from schemas.pack import Manifest
 from schemas.tables import Upsert, Write
+from streams import counting
 from streams.arrivals import Folded, fold, fresh
+from streams.counting import Counted, counted, tallied
 from streams.dispatch import BY_STUDY, project
 from streams.facts import Fact
 from streams.limits import within
 from streams.material import Material
 from streams.pack_rows import COLUMNS, TABLE, PackRow
+from streams.projections.studies import day_of_study
 
 VIEWS = "views"
 """Name of the read models' projection in `projection_positions`."""
 
 INSTANCES_MAX = 4096
 """Instances of the packs projected at once: bounds the manifests in memory (tens of KB each, inflated)."""
+VOCABULARY = frozenset({"name_tokens", "name_trigrams", "name_token_months"})
+SAID_MAX = 200_000
+"""Rows of the vocabulary that are remembered as written: a name's words come again with every study of that name."""
 
 
 def fact_of(stored: Stored) -> Fact:
@@ -51,6 +57,7 @@ class Projector:
 
     def __init__(self, tables: Tables, material: Material, secret: bytes) -> None:
         self._tables, self._material, self._secret = tables, material, secret
+        self._said: set[tuple[str, ...]] = set()
 
     async def apply(self, facts: Sequence[Fact]) -> Applied:
         """Facts of one topic, each partition's by offset. Durable on return. Raises Transient: apply all again."""
@@ -58,9 +65,29 @@ class Projector:
         for part in bounded(facts):
             writes = await self._others([f for f in part if type(f.event) not in BY_STUDY], applied)
             writes += await self._arrivals([f for f in part if type(f.event) in BY_STUDY], applied)
-            await self._tables.apply(writes)
-            applied.writes += len(writes)
+            news, said = self._unsaid(writes)
+            await self._tables.apply(news)
+            if len(self._said) + len(said) > SAID_MAX:
+                self._said.clear()
+            self._said |= said
+            applied.writes += len(news)
         return applied
+
+    def _unsaid(self, writes: Sequence[Write]) -> tuple[list[Write], set[tuple[str, ...]]]:
+        """The writes without rows of the vocabulary that are there already, and the names of those that are new.
+
+        Such a row says nothing but that it is there, so one write of it is as good as many.
+        """
+        news: list[Write] = []
+        said: set[tuple[str, ...]] = set()
+        for write in writes:
+            if write.table in VOCABULARY:
+                name = (write.table, *map(str, write.key.values()))
+                if name in self._said or name in said:
+                    continue
+                said.add(name)
+            news.append(write)
+        return news, said
 
     async def advance(self, last: Iterable[Stored]) -> None:
         """Note how far each partition is. `last`: the last record of each, also one that failed. Raises Transient."""
@@ -91,6 +118,7 @@ class Projector:
         wanted = [f for found, old in zip(studies.values(), before, strict=True) for f in fresh(found, old)]
         fetched = await self._material.manifests(wanted)
         manifests: dict[str, dict[int, Manifest | Invalid]] = {uid: {} for uid in studies}
+        arrived: list[Folded] = []
         for fact, manifest in zip(wanted, fetched, strict=True):
             manifests[fact.event.key()][fact.offset] = manifest
         writes: list[Write] = []
@@ -99,9 +127,17 @@ class Projector:
             writes += folded.writes
             applied.failed += folded.failed
             if folded.arrivals:
-                applied.studies.append(folded)
-        self._remember(applied.studies)
-        return writes
+                arrived.append(folded)
+        self._remember(arrived)
+        applied.studies += arrived
+        return writes + await self._counts(arrived)
+
+    async def _counts(self, arrived: Sequence[Folded]) -> list[Write]:
+        firsts = [folded.arrivals[0] for folded in arrived]
+        new = [Counted(f.fact.partition, f.fact.offset, day_of_study(f.row)) for f in firsts if len(f.rows) == 1]
+        tallies = tallied(new)
+        queries = [Select(counting.TABLE, dict(key), counting.COLUMNS) for key in tallies]
+        return counted(tallies, await self._tables.select_many(queries)) if queries else []
 
     def _remember(self, studies: Iterable[Folded]) -> None:
         for arrival in (a for s in studies for a in s.arrivals):

@@ -1,70 +1,90 @@
-"""Whether a row fits the conditions of a search (PS3.4 §C.2.2.2). Pure.
+"""Whether a dataset fits the conditions of a search (PS3.4 §C.2.2.2). Pure.
 
-Names match without regard to case, as a whole or in any component group, as written or folded: أحمد finds احمد. Codes,
-numbers and identifiers match exactly; a pattern matches without regard to case.
+Datasets are DICOM JSON: a study's answer, or the header of a level. Names match without regard to case, as a whole or
+in any component group, as written or folded: أحمد finds احمد. Other text is folded alike; codes, numbers and
+identifiers match exactly; a pattern matches without regard to case.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from consumers.api.attributes import Attribute, Level
+from consumers.api.attributes import IDENTIFIERS, Attribute
 from consumers.api.qido import Condition, Kind
-from schemas.names import fold, fold_group
+from schemas.dicom_json import name_text
+from schemas.names import fold, fold_group, fold_tokens, name_tokens
 
-Row = Mapping[str, Any]
-Test = Callable[[Row], bool]
+Test = Callable[[Mapping[str, Any]], bool]
+ValueTest = Callable[[str], bool]
 
 _WILDCARDS = re.compile(r"([*?])")
 _SPACES = re.compile(r"[\s,;،؛/\\|()\[\]\"'`._-]+")
 _STARS = re.compile(r"\*+")
 _SERVANT = re.compile(r"(?<!\w)عبد ")
-_attributes = msgspec.json.Decoder(dict[str, Any])
+_ZONE = re.compile(r"[+-][0-9]{4}\Z")
+_FIRST, _LAST = "0", "9"
+
+MOMENTS: tuple[tuple[str, str], ...] = (
+    ("00080020", "00080030"),
+    ("00080021", "00080031"),
+    ("00080022", "00080032"),
+    ("00080023", "00080033"),
+    ("00080012", "00080013"),
+    ("00400244", "00400245"),
+)
+"""Dates and their times, which two ranges mean together (PS3.4 §C.2.2.2.5.3)."""
 
 
-def row_tests(conditions: Iterable[Condition], level: Level) -> tuple[Test, ...]:
-    """The tests of a level's rows."""
-    return tuple(_test(c) for c in conditions if c.attribute.level is level)
+def checks_of(conditions: Iterable[Condition], *, fuzzy: bool = False, combined: bool = True) -> tuple[Test, ...]:
+    """A test for each condition; one for a date and its time where both are ranges and go together."""
+    left = {c.attribute.tag: c for c in conditions}
+    found: list[Test] = []
+    for date, time in MOMENTS if combined else ():
+        if date in left and time in left and _are_ranges(left[date], left[time]):
+            found.append(_moment_test(left.pop(date), left.pop(time)))
+    return (*(_test(c, fuzzy) for c in left.values()), *found)
 
 
-def fits(row: Row, of: tuple[Test, ...]) -> bool:
-    """Whether a row passes all."""
-    return all(test(row) for test in of)
+def fits(dataset: Mapping[str, Any], of: Sequence[Test]) -> bool:
+    """Whether a dataset passes all."""
+    return all(test(dataset) for test in of)
 
 
-def needs_attributes(conditions: Iterable[Condition], level: Level) -> bool:
-    """Whether a level's tests look into the header."""
-    return any(c.attribute.level is level and not c.attribute.column for c in conditions)
+# ------------------------------------------------------------------------------------------------ reading
 
 
-def _test(condition: Condition) -> Test:
-    one = _value_test(condition)
-    attribute = condition.attribute
-    if attribute.column:
-        column = attribute.column
-
-        def by_column(row: Row) -> bool:
-            value = row.get(column)
-            if isinstance(value, frozenset | list | tuple):
-                return any(one(v) for v in value)
-            return value is not None and one(str(value))
-
-        return by_column
-    return lambda row: any(one(v) for v in header_values(row, attribute))
+@lru_cache(maxsize=256)
+def _decoder(tags: frozenset[str]) -> msgspec.json.Decoder[Any]:
+    fields = [(f"t{tag}", Any, None) for tag in tags]
+    struct = msgspec.defstruct("Dataset", fields, rename={f"t{tag}": tag for tag in tags}, gc=False)
+    return msgspec.json.Decoder(struct)
 
 
-def header_values(row: Row, attribute: Attribute) -> list[str]:
-    """Values of an attribute in a row's header; of a path, those of every item."""
-    *sequences, tag = attribute.tag.split(".")
-    items = [_attributes.decode(row.get("attributes") or "{}")]
+def reader(conditions: Iterable[Condition]) -> Callable[[str], Mapping[str, Any]]:
+    """What reads of a dataset's text only the elements that its tests look at."""
+    tags = frozenset(c.attribute.top for c in conditions)
+    decoder = _decoder(tags)
+    names = [(tag, f"t{tag}") for tag in tags]
+
+    def read(text: str) -> Mapping[str, Any]:
+        found = decoder.decode(text)
+        return {tag: getattr(found, name) for tag, name in names}
+
+    return read
+
+
+def values_of(dataset: Mapping[str, Any], tag: str) -> list[str]:
+    """Values of an attribute; of a path, those of every item."""
+    *sequences, last = tag.split(".")
+    items: list[Mapping[str, Any]] = [dataset]
     for sequence in sequences:
         items = [v for i in items for v in _values(i, sequence) if isinstance(v, dict)]
-    return [_text(v) for i in items for v in _values(i, tag)]
+    return [name_text(v) for i in items for v in _values(i, last)]
 
 
 def _values(item: Mapping[str, Any], tag: str) -> list[Any]:
@@ -73,50 +93,94 @@ def _values(item: Mapping[str, Any], tag: str) -> list[Any]:
     return values if isinstance(values, list) else []
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return "=".join(str(value.get(g) or "") for g in ("Alphabetic", "Ideographic", "Phonetic")).rstrip("=")
-    return "" if value is None else str(value).strip()
+# ------------------------------------------------------------------------------------------------ one condition
 
 
-def _value_test(condition: Condition) -> Callable[[str], bool]:
-    values = condition.values
+def _test(condition: Condition, fuzzy: bool) -> Test:
+    tag = condition.attribute.tag
+    if condition.kind is Kind.EMPTY:
+        return lambda dataset: not any(values_of(dataset, tag))
+    one = _value_test(condition, fuzzy)
+    return lambda dataset: any(one(v) for v in values_of(dataset, tag))
+
+
+def _value_test(condition: Condition, fuzzy: bool) -> ValueTest:
+    values, attribute = condition.values, condition.attribute
     match condition.kind:
         case Kind.UIDS | Kind.ANY:
             allowed = frozenset(values)
             return lambda v: v in allowed
         case Kind.NUMBER:
-            number = int(values[0])
-            return lambda v: v.strip().lstrip("+-").isdecimal() and int(v) == number
+            number = float(values[0])
+            return lambda v: _number(v) == number
         case Kind.RANGE:
-            return _range_test(values[0], values[1], time=condition.attribute.vr == "TM")
+            return _range_test(values[0], values[1], attribute)
         case Kind.NAME:
-            return name_test(values[0])
+            return fuzzy_test(values[0]) if fuzzy else name_test(values[0])
         case Kind.PATTERN:
-            pattern = _compiled(values[0].casefold())
-            return lambda v: pattern.match(v.casefold()) is not None
-        case Kind.TEXT:
-            text = values[0]
-            return lambda v: v.strip() == text
+            pattern, folded = _compiled(values[0].casefold()), _compiled(_folded(values[0]))
+            return lambda v: pattern.match(v.casefold()) is not None or folded.match(_fold_text(v)) is not None
+        case _:
+            return _text_test(values[0], attribute)
 
 
-def _range_test(first: str, last: str, *, time: bool) -> Callable[[str], bool]:
-    """Inclusive. A time of lower precision means all of its hour, minute or second (PS3.4 §C.2.2.2.5)."""
-    if not time:
+def _text_test(text: str, attribute: Attribute) -> ValueTest:
+    if attribute.keyword in IDENTIFIERS:
+        return lambda v: v.strip() == text
+    folded = _fold_text(text)
+    return lambda v: _fold_text(v) == folded
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+# ------------------------------------------------------------------------------------------------ dates and times
+
+
+def _range_test(first: str, last: str, attribute: Attribute) -> ValueTest:
+    """Inclusive. A moment of lower precision means all of its hour, minute or second (PS3.4 §C.2.2.2.5)."""
+    if attribute.vr == "DA":
         return lambda v: bool(v) and (not first or first <= v) and (not last or v <= last)
-    low, high = _time(first, "0"), _time(last, "9")
-    return lambda v: bool(v) and low <= _time(v, "0") <= high
+    low, high = _digits(first, _FIRST), _digits(last, _LAST)
+    return lambda v: bool(v) and low <= _digits(v, _FIRST) <= high
 
 
-def _time(text: str, fill: str) -> str:
-    """HHMMSSFFFFFF."""
-    return text.replace(":", "").replace(".", "").ljust(12, fill)
+def _are_ranges(date: Condition, time: Condition) -> bool:
+    both = date.kind is Kind.RANGE and time.kind is Kind.RANGE
+    return both and date.values[0] != date.values[1] and time.values[0] != time.values[1]
+
+
+def _moment_test(date: Condition, time: Condition) -> Test:
+    """From the first date's first time to the last date's last time."""
+    low = _digits(date.values[0] and date.values[0] + _time(time.values[0]), _FIRST)
+    high = _digits(date.values[1] and date.values[1] + _time(time.values[1]), _LAST)
+    date_tag, time_tag = date.attribute.tag, time.attribute.tag
+
+    def test(dataset: Mapping[str, Any]) -> bool:
+        day, clock = next(iter(values_of(dataset, date_tag)), ""), next(iter(values_of(dataset, time_tag)), "")
+        return bool(day) and low <= _digits(day + _time(clock), _FIRST) <= high
+
+    return test
+
+
+def _time(text: str) -> str:
+    return text.replace(":", "")
+
+
+def _digits(text: str, fill: str) -> str:
+    """As many digits as a DT can have, with six of a fraction."""
+    whole, _, fraction = _ZONE.sub("", text).replace(":", "").partition(".")
+    return (whole + fraction if fraction else whole).ljust(20, fill)
 
 
 # ------------------------------------------------------------------------------------------------ person names
 
 
-def name_test(pattern: str) -> Callable[[str], bool]:
+def name_test(pattern: str) -> ValueTest:
     """The test of a PN value."""
     plain = _compiled(_trimmed(pattern).casefold())
     folded = _compiled(_folded(pattern))
@@ -124,7 +188,7 @@ def name_test(pattern: str) -> Callable[[str], bool]:
 
     def test(value: str) -> bool:
         groups = value.split("=")
-        candidates = (value, *groups) if len(groups) > 1 else (value,)
+        candidates = [value, *groups] if len(groups) > 1 else groups
         if any(plain.match(_trimmed(c).casefold()) for c in candidates):
             return True
         if any(folded.match(_fold_group(g)) for g in groups):
@@ -135,15 +199,33 @@ def name_test(pattern: str) -> Callable[[str], bool]:
     return test
 
 
+def fuzzy_test(pattern: str) -> ValueTest:
+    """The test with `fuzzymatching` (PS3.18 §8.3.4.2): literally, or every word begins a word of the name."""
+    literal = name_test(pattern)
+    words = [w for group in pattern.split("=") for w in fold_tokens(_WILDCARDS.sub(" ", group))]
+
+    def test(value: str) -> bool:
+        if literal(value):
+            return True
+        tokens = _name_tokens(value)
+        return bool(words) and all(any(t.startswith(w) for t in tokens) for w in words)
+
+    return test
+
+
 def _trimmed(name: str) -> str:
     """Without padding and the empty components at the end, which mean nothing (PS3.5 §6.2.1.1)."""
     return name.strip().rstrip("^= ")
 
 
-@lru_cache(maxsize=1 << 16)
-def _fold_group(group: str) -> str:
-    """A walk over many studies meets the same names again and again."""
-    return fold_group(group)
+_name_tokens = lru_cache(maxsize=1 << 14)(name_tokens)
+_fold_group = lru_cache(maxsize=1 << 16)(fold_group)
+"""A walk over many studies meets the same names again and again."""
+
+
+@lru_cache(maxsize=1 << 14)
+def _fold_text(text: str) -> str:
+    return " ".join(fold_tokens(text))
 
 
 def _folded(pattern: str) -> str:

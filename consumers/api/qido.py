@@ -1,8 +1,6 @@
-"""QIDO-RS, the asking half (PS3.18 §10.6.1): a query string becomes a Query, a Query becomes a Plan. Pure.
+"""QIDO-RS, the asking half (PS3.18 §10.6.1): a query string becomes a Query. Pure.
 
-The plan starts from the most selective read model and filters by the rest: StudyInstanceUID, AccessionNumber,
-PatientID, a word of PatientName, else the days, newest first. Every condition is checked again on every row, so an
-index only has to give enough, never exactly.
+What a value asks for follows from its VR (PS3.4 §C.2.2.2), here and for C-FIND alike: `condition_of`.
 """
 
 from __future__ import annotations
@@ -16,14 +14,13 @@ from urllib.parse import parse_qsl
 from consumers.api.attributes import Attribute, Level, find, tag_of
 from schemas.errors import Invalid
 from schemas.identity import check_uid
-from schemas.names import pattern_words
 
 VALUE_LENGTH_MAX = 320
 """Characters of one value: a PN has at most 3 groups of 64, a date range 17."""
 CONDITIONS_MAX = 32
 UIDS_MAX = 256
-TOKEN_START_MIN = 2
-"""Characters of a name's start below which the vocabulary is no help."""
+EMPTY = '""'
+"""A value that stands for an attribute without one (PS3.4 §C.2.2.2.7)."""
 
 
 class Kind(Enum):
@@ -36,6 +33,7 @@ class Kind(Enum):
     NAME = "person name"
     PATTERN = "text with wild cards"
     TEXT = "text"
+    EMPTY = "without a value"
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,11 @@ class Query:
     """Tags asked for beyond the usual ones."""
     include_all: bool = False
     fuzzy: bool = False
+    """Names match by the beginnings of their words, in any order, too."""
+    combined: bool = True
+    """A range of dates and one of times mean the time between two moments (PS3.4 §C.2.2.2.5.3)."""
+    cursor: tuple[str, str] = ("", "")
+    """(moment, study UID) of the last study looked at by the search that this one continues."""
 
     def find(self, keyword: str) -> Condition | None:
         """The condition on an attribute."""
@@ -68,11 +71,17 @@ class Query:
 # ------------------------------------------------------------------------------------------------ query string → Query
 
 _INTEGER = re.compile(r"[0-9]{1,9}\Z")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,16}(?:\.[0-9]{0,16})?|\.[0-9]{1,16})(?:[Ee][+-]?[0-9]{1,3})?\Z")
 _DATE = re.compile(r"(?:[0-9]{8})?\Z")
 _TIME = re.compile(r"(?:[0-9]{2}(?:[0-9]{2}(?:[0-9]{2}(?:\.[0-9]{1,6})?)?)?)?\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_DATETIME = re.compile(r"(?:[0-9]{4}(?:[0-9]{2}){0,5}(?:\.[0-9]{1,6})?)?\Z")
+_EAST = re.compile(r"\+[0-9]{4}(?=-|\Z)")
+_WEST = re.compile(r"(?<=[0-9])-[0-9]{4}(?=-|\Z)")
+"""A DT's offset from UTC. `2024-2025` is a range of years, `20240101-0500-` begins with an offset."""
 _LIST = re.compile(r"[,\\]")
-_OPTIONS = frozenset({"limit", "offset", "includefield", "fuzzymatching"})
+_CURSOR = re.compile(r"([0-9]{8}[0-9.]{0,16})_([0-9.]{1,64})\Z")
+_OPTIONS = frozenset({"limit", "offset", "includefield", "fuzzymatching", "cursor"})
 _IGNORED = frozenset({"accept"})
 """Query parameters of every DICOMweb request (PS3.18 §8.3.3), read elsewhere."""
 
@@ -105,6 +114,7 @@ def parse(query_string: bytes, level: Level, *, study_uid: str = "", series_uid:
         include=include,
         include_all=include_all,
         fuzzy=_flag("fuzzymatching", options),
+        cursor=_cursor(options.get("cursor", [])),
     )
 
 
@@ -146,8 +156,10 @@ def condition_of(attribute: Attribute, text: str) -> Condition | None:
     if _CONTROL.search(text):
         raise Invalid("value-character", f"the value of {attribute.keyword} has a control character")
     text = text.strip()
-    if not text or text == "*":
+    if not text or text.strip("*") == "":
         return None
+    if text == EMPTY:
+        return Condition(attribute, Kind.EMPTY, ())
     match attribute.vr:
         case "UI":
             return Condition(attribute, Kind.UIDS, _uids(text))
@@ -155,9 +167,11 @@ def condition_of(attribute: Attribute, text: str) -> Condition | None:
             return Condition(attribute, Kind.RANGE, _range(attribute, text, _DATE))
         case "TM":
             return Condition(attribute, Kind.RANGE, _range(attribute, text, _TIME))
-        case "IS" | "US":
-            if not _INTEGER.match(text.removeprefix("-")):
-                raise Invalid("value-number", f"the value of {attribute.keyword} is no integer")
+        case "DT":
+            return Condition(attribute, Kind.RANGE, _moments(attribute, text))
+        case "IS" | "US" | "SS" | "UL" | "SL" | "DS" | "FL" | "FD":
+            if not _NUMBER.match(text):
+                raise Invalid("value-number", f"the value of {attribute.keyword} is no number")
             return Condition(attribute, Kind.NUMBER, (text,))
         case "PN":
             return Condition(attribute, Kind.NAME, (text,))
@@ -185,11 +199,27 @@ def _range(attribute: Attribute, text: str, form: re.Pattern[str]) -> tuple[str,
     return (first, last) if dash else (first, first)
 
 
+def _moments(attribute: Attribute, text: str) -> tuple[str, str]:
+    """The same of a DT. Offsets from UTC are not compared: equipment's clocks are local."""
+    text = _EAST.sub("", text)
+    return _range(attribute, _WEST.sub("", text) if text.count("-") > 1 else text, _DATETIME)
+
+
+def _cursor(texts: Sequence[str]) -> tuple[str, str]:
+    if not texts:
+        return "", ""
+    found = _CURSOR.match(texts[0]) if len(texts) == 1 else None
+    if found is None:
+        raise Invalid("option-cursor", "cursor must be what a search that was cut has given")
+    return found[1], found[2]
+
+
 def _include(values: Sequence[str]) -> tuple[frozenset[str], bool]:
     names = [n.strip() for v in values for n in v.split(",") if n.strip()]
     if len(names) > 256:
         raise Invalid("option-includefield", "too many attributes in includefield")
-    return frozenset(tag_of(n) for n in names if n != "all"), "all" in names
+    # Of a path into a sequence the sequence is shown.
+    return frozenset(tag_of(n.partition(".")[0]) for n in names if n != "all"), "all" in names
 
 
 def _number(name: str, options: dict[str, list[str]], *, least: int) -> int | None:
@@ -203,81 +233,6 @@ def _number(name: str, options: dict[str, list[str]], *, least: int) -> int | No
 
 def _flag(name: str, options: dict[str, list[str]]) -> bool:
     texts = options.get(name, ["false"])
-    if texts[-1] not in ("true", "false"):
+    if texts[-1].lower() not in ("true", "false"):
         raise Invalid(f"option-{name}", f"{name} must be true or false")
-    return texts[-1] == "true"
-
-
-# ------------------------------------------------------------------------------------------------ Query → Plan
-
-
-@dataclass(frozen=True)
-class ByUid:
-    """`studies`, a row for each UID."""
-
-    study_uids: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ByAccession:
-    """`studies_by_accession`, one partition."""
-
-    accession: str
-
-
-@dataclass(frozen=True)
-class ByPatientID:
-    """`studies_by_patient_id`, one partition."""
-
-    patient_id: str
-
-
-@dataclass(frozen=True)
-class ByNameToken:
-    """`studies_by_name_token`, months newest first. `start`: all tokens of the vocabulary that begin so."""
-
-    token: str
-    start: bool
-
-
-@dataclass(frozen=True)
-class ByDay:
-    """`studies_by_day`, newest first."""
-
-
-Source = ByUid | ByAccession | ByPatientID | ByNameToken | ByDay
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Where to begin, and within which days. All conditions of the Query filter what comes."""
-
-    source: Source
-    first_day: str = ""
-    """YYYYMMDD; empty: open."""
-    last_day: str = ""
-
-
-def plan(query: Query) -> Plan:
-    """The most selective start for a query."""
-    dates = query.find("StudyDate")
-    first, last = dates.values if dates else ("", "")
-    return Plan(_source(query), first, last)
-
-
-def _source(query: Query) -> Source:
-    if study := query.find("StudyInstanceUID"):
-        return ByUid(study.values)
-    if (accession := query.find("AccessionNumber")) and accession.kind is Kind.TEXT:
-        return ByAccession(accession.values[0])
-    if (patient := query.find("PatientID")) and patient.kind is Kind.TEXT:
-        return ByPatientID(patient.values[0])
-    if name := query.find("PatientName"):
-        whole, starts = pattern_words(name.values[0])
-        starts = tuple(s for s in starts if len(s) >= TOKEN_START_MIN)
-        # The longest word is the rarest, as a rule; a whole one beats a beginning.
-        if whole:
-            return ByNameToken(max(whole, key=len), start=False)
-        if starts:
-            return ByNameToken(max(starts, key=len), start=True)
-    return ByDay()
+    return texts[-1].lower() == "true"

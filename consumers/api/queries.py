@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from infra.ports import Select
+from schemas.names import PREFIX_LENGTH, TRIGRAM_LENGTH
 from schemas.tables import BY_NAME
 
-# A study as lists show and filter it, without its header.
-STUDY_LIST = (
-    "study_uid", "study_date", "study_time", "patient_key", "patient_id", "patient_name", "birth_date", "sex",
-    "accession", "description", "referring", "study_id", "modalities", "sop_classes", "series_count",
-    "instance_count",
-)  # fmt: skip
-_WITH_HEADER = (*STUDY_LIST, "attributes")
+HIGHEST = "\U0010ffff"
+"""Sorts behind every character that a text can go on with."""
 
 
-def _columns(table: str, header: bool) -> tuple[str, ...]:
-    """What a list needs of an index, and its clustering key, by which its pages continue."""
-    wanted = _WITH_HEADER if header else STUDY_LIST
-    return tuple(dict.fromkeys((*wanted, *BY_NAME[table].clustering)))
+def _listed(table: str) -> tuple[str, ...]:
+    """What a list gives of an index: the answer, whose it is, and the clustering key, by which its pages continue."""
+    return tuple(dict.fromkeys(("study_uid", "patient_key", "answer", *BY_NAME[table].clustering)))
 
 
 # ------------------------------------------------------------------------------------------------ one study
 
 
-def study(study_uid: str, *, header: bool = True) -> Select:
+def study(study_uid: str) -> Select:
     """A study as lists show it: one row."""
-    return Select("studies", {"study_uid": study_uid}, _columns("studies", header))
+    return Select("studies", {"study_uid": study_uid}, ("study_uid", "patient_key", "answer"))
+
+
+def study_header(study_uid: str) -> Select:
+    """The header of a study: one row."""
+    return Select("studies", {"study_uid": study_uid}, ("study_uid", "attributes"))
 
 
 def study_state(study_uid: str) -> Select:
@@ -98,58 +98,70 @@ def packs_of(study_uid: str) -> Select:
 # ------------------------------------------------------------------------------------------------ studies by …
 
 
-def by_patient(patient_key: str, *, header: bool = False) -> Select:
+def by_patient(patient_key: str) -> Select:
     """A patient's file, newest first."""
-    return Select("studies_by_patient", {"patient_key": patient_key}, _columns("studies_by_patient", header))
+    return Select("studies_by_patient", {"patient_key": patient_key}, _listed("studies_by_patient"))
 
 
-def by_patient_id(patient_id: str, *, header: bool = False) -> Select:
+def by_patient_id(patient_id: str) -> Select:
     """Studies under a PatientID, newest first."""
-    return Select("studies_by_patient_id", {"patient_id": patient_id}, _columns("studies_by_patient_id", header))
+    return Select("studies_by_patient_id", {"patient_id": patient_id}, _listed("studies_by_patient_id"))
 
 
-def by_accession(accession: str, *, header: bool = False) -> Select:
+def by_accession(accession: str) -> Select:
     """Studies of an accession number."""
-    return Select("studies_by_accession", {"accession": accession}, _columns("studies_by_accession", header))
+    return Select("studies_by_accession", {"accession": accession}, _listed("studies_by_accession"))
 
 
-def by_day(day: str, shard: int, *, header: bool = False) -> Select:
-    """A shard of a day, newest first."""
-    return Select("studies_by_day", {"day": day, "shard": shard}, _columns("studies_by_day", header))
+def by_day(day: str) -> Select:
+    """The studies of a day, newest first."""
+    return Select("studies_by_day", {"day": day}, _listed("studies_by_day"))
 
 
-def by_name_token(token: str, month: str, shard: int, *, header: bool = False) -> Select:
+def by_name_token(token: str, month: str, shard: int) -> Select:
     """A shard of a token's month, newest first."""
     where = {"token": token, "month": month, "shard": shard}
-    return Select("studies_by_name_token", where, _columns("studies_by_name_token", header))
+    return Select("studies_by_name_token", where, _listed("studies_by_name_token"))
 
 
-def days(century: str, first: str = "", last: str = "") -> Select:
-    """Shards of the days of a century that have studies, newest first, within [first, last]."""
-    return Select(
-        "study_days",
-        {"century": century},
-        ("day", "shard"),
-        lower=("day", first) if first else None,
-        upper=("day", last + "\0") if last else None,
-    )
+def counts(within: str) -> Select:
+    """How many studies the parts of a time have, newest first: its years, months or days, by partition of the topic."""
+    return Select("study_counts", {"within": within}, ("part", "studies"))
 
 
 def tokens(start: str, limit: int) -> Select:
     """Tokens of the vocabulary that begin with `start` (at least two characters), in order."""
     return Select(
         "name_tokens",
-        {"prefix": start[:2]},
+        {"prefix": start[:PREFIX_LENGTH]},
         ("token",),
         limit,
         lower=("token", start),
-        upper=("token", start + "\U0010ffff"),
+        upper=("token", start + HIGHEST),
     )
 
 
-def token_months(token: str) -> Select:
-    """Shards of the months in which a token has studies, newest first."""
-    return Select("name_token_months", {"token": token}, ("month", "shard"))
+def tokens_with(piece: str, limit: int) -> Select:
+    """Tokens of the vocabulary that have `piece` (at least three characters), each once for every time it has it."""
+    return Select(
+        "name_trigrams",
+        {"trigram": piece[:TRIGRAM_LENGTH]},
+        ("token",),
+        limit,
+        lower=("rest", piece),
+        upper=("rest", piece + HIGHEST),
+    )
+
+
+def token_months(token: str, first: str = "", last: str = "") -> Select:
+    """Months in which a token has studies, newest first, within [first, last] (YYYYMM; empty: open)."""
+    return Select(
+        "name_token_months",
+        {"token": token},
+        ("token", "month"),
+        lower=("month", first) if first else None,
+        upper=("month", last + HIGHEST) if last else None,
+    )
 
 
 # ------------------------------------------------------------------------------------------------ people and papers

@@ -1,47 +1,57 @@
 """Carrying out a search: the Plan's rows, filtered by the Query, to the page asked for.
 
-Answers are in a stable order: of studies by the list they are read from (newest day first, then by UID), of series and
-instances by UID within their study. A walk that passes its deadline stops with what it has and says so.
+Answers are in a stable order: of studies by the list they are read from (newest first, then by UID), of series and
+instances by UID within their study. A walk that passes its deadline stops with what it has, says so and says where it
+stood.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any
 
-from consumers.api import dicomjson, queries
+from consumers.api import dicomjson, match, queries
 from consumers.api.attributes import Level
-from consumers.api.match import fits, needs_attributes, row_tests
-from consumers.api.qido import ByAccession, ByDay, ByNameToken, ByPatientID, ByUid, Plan, Query
-from consumers.api.walk import Deadline, Partition, listed, merged, walked
+from consumers.api.calendar import Calendar
+from consumers.api.planner import ByAccession, ByDay, ByName, ByPatientID, ByUid, Plan
+from consumers.api.qido import Kind, Query
+from consumers.api.walk import FIRST_PAGE, NEXT_PAGE, Deadline, Group, Partition, Reader, merged, walked
 from infra.ports import Row, Select, Tables
-from schemas.tables import NO_DATE
+from schemas.dicom_json import Dataset
+from schemas.names import Part
+from schemas.tables import NAME_SHARDS
 
 TOKENS_MAX = 100
-"""Tokens of a name's start that are followed one by one; above, its matches are dense enough among the days."""
+"""Words that are followed one by one; above, a pattern's matches are dense enough among the days."""
 STUDIES_AT_ONCE = 16
 """Studies whose series or instances are read at once."""
-CENTURIES = (18, 21)
-"""First two digits of the years that a walk visits if no dates are named: there were no X-rays before."""
+PAGE_MIN = 16
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A row found, with those above it."""
+    """What was found, with what is above it: the row of its study, the datasets of its series and instance."""
 
     study: Row
-    series: Row | None = None
-    instance: Row | None = None
+    series: Dataset | None = None
+    instance: Dataset | None = None
 
 
 @dataclass
 class Found:
-    """A page of hits. `more`: others exist behind it; `cut`: the deadline passed before all could be looked at."""
+    """A page of hits."""
 
     hits: list[Hit] = field(default_factory=list)
     more: bool = False
+    """Others exist behind it."""
     cut: bool = False
+    """The deadline passed before all could be looked at."""
+    cursor: tuple[str, str] = ("", "")
+    """(moment, study UID) of the last study looked at, of a search that was cut."""
+    reads: int = 0
+    rows: int = 0
 
 
 class Searcher:
@@ -52,128 +62,252 @@ class Searcher:
 
     async def search(self, query: Query, plan: Plan, *, limit: int, deadline: Deadline) -> Found:
         """The page of `query.offset` and `limit`."""
+        run = _Run(self._tables, query, plan, deadline, limit)
         found = Found()
-        skip = query.offset
-        async with aclosing(self._hits(query, plan, deadline)) as hits:
-            async for hit in hits:
-                if skip:
-                    skip -= 1
-                elif len(found.hits) < limit:
-                    found.hits.append(hit)
-                else:
+        async with aclosing(run.hits()) as chunks:
+            async for hits in chunks:
+                hits = hits[run.drop(len(hits)) :]
+                room = limit - len(found.hits)
+                found.hits += hits[:room]
+                if len(hits) > room:
                     found.more = True
                     break
         found.cut = deadline.passed
+        if found.cut:
+            found.cursor = run.last
+        found.reads, found.rows = run.reader.reads, run.reader.rows
         return found
 
-    def _hits(self, query: Query, plan: Plan, deadline: Deadline) -> AsyncGenerator[Hit, None]:
-        studies = self._studies(query, plan, deadline)
-        match query.level:
+    async def each(self, query: Query, plan: Plan, *, deadline: Deadline) -> AsyncIterator[list[Hit]]:
+        """All hits from `query.offset` on, in pieces as they are found."""
+        run = _Run(self._tables, query, plan, deadline, FIRST_PAGE)
+        async with aclosing(run.hits()) as chunks:
+            async for hits in chunks:
+                yield hits[run.drop(len(hits)) :]
+
+
+class _Run:
+    """One search."""
+
+    def __init__(self, tables: Tables, query: Query, plan: Plan, deadline: Deadline, limit: int) -> None:
+        self.reader = Reader(tables)
+        self.last: tuple[str, str] = query.cursor
+        self._query, self._plan, self._deadline = query, plan, deadline
+        self._skip = query.offset
+        self._limit = limit
+
+    def drop(self, count: int) -> int:
+        """How many of so many hits the offset leaves out."""
+        dropped = min(self._skip, count)
+        self._skip -= dropped
+        return dropped
+
+    def hits(self) -> AsyncGenerator[list[Hit], None]:
+        """Chunks of what fits."""
+        match self._query.level:
             case Level.STUDY:
-                return (Hit(row) async for row in studies)
+                return self._study_hits()
             case Level.SERIES:
-                return self._series(query, studies)
+                return self._series_hits()
             case Level.INSTANCE:
-                return self._instances(query, studies)
+                return self._instance_hits()
+
+    async def _study_hits(self) -> AsyncGenerator[list[Hit], None]:
+        async for rows in self._studies():
+            yield [Hit(row) for row in rows]
 
     # -------------------------------------------------------------------------------------------- studies
 
-    async def _studies(self, query: Query, plan: Plan, deadline: Deadline) -> AsyncIterator[Row]:
-        header = needs_attributes(query.conditions, Level.STUDY) or dicomjson.needs_study_header(query)
-        wanted = row_tests(query.conditions, Level.STUDY)
+    async def _studies(self) -> AsyncIterator[list[Row]]:
+        query, plan = self._query, self._plan
+        fits = _answer_test(query, plan)
         seen: set[str] = set()
-        async for row in self._candidates(plan, header, deadline):
-            if row.get("study_date") == NO_DATE:
-                row["study_date"] = ""
-            uid = row["study_uid"]
-            if uid not in seen and fits(row, wanted):
-                seen.add(uid)
-                yield row
+        async for chunk in self._candidates():
+            rows = []
+            for row in chunk:
+                uid = row["study_uid"]
+                if uid not in seen and fits(row):
+                    seen.add(uid)
+                    rows.append(row)
+            if rows and (plan.header_filters or plan.shows_header):
+                rows = await self._with_headers(rows)
+            if rows:
+                yield rows
+            if chunk and "moment" in chunk[-1]:
+                self.last = (chunk[-1]["moment"], chunk[-1]["study_uid"])
 
-    async def _candidates(self, plan: Plan, header: bool, deadline: Deadline) -> AsyncIterator[Row]:
-        tables = self._tables
+    async def _with_headers(self, rows: Sequence[Row]) -> list[Row]:
+        """Those whose headers fit, with them."""
+        conditions = self._plan.header_filters
+        tests = match.checks_of(conditions, fuzzy=self._query.fuzzy, combined=self._query.combined)
+        read = match.reader(conditions)
+        found = []
+        for at in range(0, len(rows), NEXT_PAGE):
+            part = rows[at : at + NEXT_PAGE]
+            answers = await self.reader.select_many([queries.study_header(r["study_uid"]) for r in part])
+            for row, header in zip(part, answers, strict=True):
+                text = (header[0]["attributes"] if header else None) or "{}"
+                if match.fits(read(text), tests):
+                    found.append(row | {"attributes": text})
+        return found
+
+    async def _candidates(self) -> AsyncIterator[list[Row]]:
+        plan = self._plan
         match plan.source:
             case ByUid(uids):
-                for rows in await tables.select_many([queries.study(u, header=header) for u in uids]):
-                    for row in rows:
-                        yield row
+                answers = await self.reader.select_many([queries.study(u) for u in uids])
+                yield [row for rows in answers for row in rows]
                 return
             case ByAccession(accession):
-                rows_ = merged(tables, [Partition(queries.by_accession(accession, header=header))], deadline)
+                chunks = merged(self.reader, [Partition(queries.by_accession(accession))], self._deadline)
             case ByPatientID(patient_id):
-                select = _dated(queries.by_patient_id(patient_id, header=header), plan)
-                rows_ = merged(tables, [Partition(select)], deadline)
-            case ByNameToken(token, start):
-                tokens = await self._tokens(token) if start else [token]
-                if len(tokens) > TOKENS_MAX:
-                    rows_ = walked(tables, self._days(plan, header), deadline)
-                else:
-                    rows_ = walked(tables, self._months(tokens, plan, header), deadline)
+                chunks = merged(self.reader, [self._dated(queries.by_patient_id(patient_id))], self._deadline)
+            case ByName(piece, part):
+                tokens = await self._tokens(piece, part)
+                chunks = self._walked(self._days() if tokens is None else self._months(tokens))
             case ByDay():
-                rows_ = walked(tables, self._days(plan, header), deadline)
-        async for row in rows_:
-            yield row
+                chunks = self._walked(self._days())
+        async for chunk in chunks:
+            yield self._behind_cursor(chunk)
 
-    async def _tokens(self, start: str) -> list[str]:
-        rows = await self._tables.select(queries.tokens(start, TOKENS_MAX + 1))
-        return [row["token"] for row in rows]
+    def _walked(self, groups: AsyncIterator[Group]) -> AsyncIterator[list[Row]]:
+        skip = 0 if self._plan.counted else self._skip
+        return walked(self.reader, groups, self._deadline, skip + self._limit + 1)
 
-    async def _months(self, tokens: Sequence[str], plan: Plan, header: bool) -> AsyncIterator[list[Select]]:
-        """The tokens' months, newest first."""
-        of_month: dict[str, list[Select]] = {}
-        answers = await self._tables.select_many([queries.token_months(t) for t in tokens])
-        for token, rows in zip(tokens, answers, strict=True):
-            for month, shard in ((r["month"], r["shard"]) for r in rows):
-                if _within(month, plan.first_day[:6], plan.last_day[:6]):
-                    select = queries.by_name_token(token, month, shard, header=header)
-                    of_month.setdefault(month, []).append(_dated(select, plan))
-        for month in sorted(of_month, reverse=True):
-            yield of_month[month]
+    def _wanted(self) -> int:
+        """Rows that fill the page if all fit, and one that tells that there are more."""
+        return self._skip + self._limit + 1
 
-    async def _days(self, plan: Plan, header: bool) -> AsyncIterator[list[Select]]:
+    def _behind_cursor(self, chunk: list[Row]) -> list[Row]:
+        moment, uid = self._query.cursor
+        if not moment:
+            return chunk
+        return [r for r in chunk if (r["moment"] < moment or (r["moment"] == moment and r["study_uid"] > uid))]
+
+    def _bounds(self) -> tuple[str, str]:
+        """First and last day that are looked at."""
+        last, cursor = self._plan.last_day, self._query.cursor[0][:8]
+        return self._plan.first_day, min(filter(None, (last, cursor)), default="")
+
+    def _dated(self, select: Select, page: int = FIRST_PAGE) -> Partition:
+        """A list within the bounds, from the cursor on."""
+        first, last = self._plan.first_day, self._plan.last_day
+        ends = [last + queries.HIGHEST] if last else []
+        if moment := self._query.cursor[0]:
+            ends.append(moment + "\0")
+        lower = ("moment", first) if first else None
+        upper = ("moment", min(ends)) if ends else None
+        return Partition(Select(select.table, select.where, select.columns, lower=lower, upper=upper), page)
+
+    async def _days(self) -> AsyncIterator[Group]:
         """The days that have studies, newest first."""
-        oldest = int(plan.first_day[:2]) if plan.first_day else CENTURIES[0]
-        newest = int(plan.last_day[:2]) if plan.last_day else max(oldest, CENTURIES[1])
-        group: list[Select] = []
-        day = ""
-        for century in range(newest, oldest - 1, -1):
-            partition = Partition(queries.days(f"{century:02}", plan.first_day, plan.last_day))
-            async for row in listed(self._tables, partition):
-                if row["day"] != day and group:
-                    yield group
+        first, last = self._bounds()
+        if self._plan.days:
+            for day in self._plan.days:
+                if not last or day <= last:
+                    yield Group([self._dated(queries.by_day(day), _page(self._wanted()))])
+            return
+        if not self._plan.counted:
+            async for day, studies in Calendar(self.reader, first, last).days():
+                yield Group([self._dated(queries.by_day(day), _page(min(self._wanted(), studies + 1)))], studies)
+            return
+        calendar = Calendar(self.reader, first, last, self._skip)
+        self._skip = 0
+        async for day, studies in calendar.days():
+            # What whole days have not taken of the offset is left to the first one.
+            left, calendar.left = calendar.left, 0
+            self._skip += left
+            page = _page(min(self._wanted(), studies + 1))
+            yield Group([self._dated(queries.by_day(day), page)], studies - left)
+
+    async def _tokens(self, piece: str, part: Part) -> list[str] | None:
+        """The words with a piece; None if there are too many."""
+        match part:
+            case Part.WHOLE:
+                return [piece]
+            case Part.START:
+                rows = await self.reader.select(queries.tokens(piece, TOKENS_MAX + 1))
+            case Part.INSIDE:
+                rows = await self.reader.select(queries.tokens_with(piece, TOKENS_MAX + 1))
+        tokens = list(dict.fromkeys(row["token"] for row in rows))
+        return tokens if len(rows) <= TOKENS_MAX else None
+
+    async def _months(self, tokens: Sequence[str]) -> AsyncIterator[Group]:
+        """The words' months, newest first."""
+        first, last = self._bounds()
+        page = _page(self._wanted() // NAME_SHARDS + 8)
+        months = [Partition(queries.token_months(t, first[:6], last[:6])) for t in tokens]
+        month, group = "", list[Partition]()
+        async for chunk in merged(self.reader, months, self._deadline):
+            for row in chunk:
+                if row["month"] != month and group:
+                    yield Group(group)
                     group = []
-                day = row["day"]
-                group.append(queries.by_day(day, row["shard"], header=header))
+                month = row["month"]
+                group += [
+                    self._dated(queries.by_name_token(row["token"], month, shard), page) for shard in range(NAME_SHARDS)
+                ]
         if group:
-            yield group
+            yield Group(group)
 
     # -------------------------------------------------------------------------------------------- below a study
 
-    async def _series(self, query: Query, studies: AsyncIterator[Row]) -> AsyncGenerator[Hit, None]:
-        wanted = row_tests(query.conditions, Level.SERIES)
-        one = _single(query, "SeriesInstanceUID")
-        async for chunk in _chunks(studies):
-            answers = await self._tables.select_many([queries.series_of(s["study_uid"], one) for s in chunk])
-            for study, rows in zip(chunk, answers, strict=True):
-                for row in rows:
-                    if fits(row, wanted):
-                        yield Hit(study, row)
+    async def _series_hits(self) -> AsyncGenerator[list[Hit], None]:
+        conditions = [c for c in self._query.conditions if c.attribute.level is Level.SERIES]
+        tests = match.checks_of(conditions, fuzzy=self._query.fuzzy, combined=self._query.combined)
+        one = _single(self._query, "SeriesInstanceUID")
+        async for chunk in self._chunks():
+            answers = await self.reader.select_many([queries.series_of(s["study_uid"], one) for s in chunk])
+            datasets = ((s, dicomjson.series(r)) for s, rows in zip(chunk, answers, strict=True) for r in rows)
+            if hits := [Hit(study, found) for study, found in datasets if match.fits(found, tests)]:
+                yield hits
 
-    async def _instances(self, query: Query, studies: AsyncIterator[Row]) -> AsyncGenerator[Hit, None]:
-        wanted = row_tests(query.conditions, Level.INSTANCE)
-        of_series = row_tests(query.conditions, Level.SERIES)
+    async def _instance_hits(self) -> AsyncGenerator[list[Hit], None]:
+        query = self._query
+        of_series = [c for c in query.conditions if c.attribute.level is Level.SERIES]
+        of_instance = [c for c in query.conditions if c.attribute.level is Level.INSTANCE]
+        series_tests = match.checks_of(of_series, fuzzy=query.fuzzy, combined=query.combined)
+        tests = match.checks_of(of_instance, fuzzy=query.fuzzy, combined=query.combined)
         series, sop = _single(query, "SeriesInstanceUID"), _single(query, "SOPInstanceUID")
-        async for chunk in _chunks(studies):
+        async for chunk in self._chunks():
             uids = [s["study_uid"] for s in chunk]
-            answers = await self._tables.select_many(
+            answers = await self.reader.select_many(
                 [queries.instances_of(u, series, sop) for u in uids] + [queries.series_of(u, series) for u in uids]
             )
+            hits = []
             for n, study in enumerate(chunk):
-                below = {r["series_uid"]: r for r in answers[len(chunk) + n] if fits(r, of_series)}
+                above = {r["series_uid"]: dicomjson.series(r) for r in answers[len(chunk) + n]}
+                fitting = {uid: found for uid, found in above.items() if match.fits(found, series_tests)}
                 for row in _first_copies(answers[n]):
-                    above = below.get(row["series_uid"])
-                    if above is not None and fits(row, wanted):
-                        yield Hit(study, above, row)
+                    if row["series_uid"] in fitting:
+                        found = dicomjson.instance(row)
+                        if match.fits(found, tests):
+                            hits.append(Hit(study, fitting[row["series_uid"]], found))
+            if hits:
+                yield hits
+
+    async def _chunks(self) -> AsyncIterator[list[Row]]:
+        """Studies, few enough at once."""
+        async for rows in self._studies():
+            for at in range(0, len(rows), STUDIES_AT_ONCE):
+                if at and self._deadline.over():
+                    return
+                yield rows[at : at + STUDIES_AT_ONCE]
+
+
+def _answer_test(query: Query, plan: Plan) -> Callable[[Row], bool]:
+    """The test of a row by its answer. A list that is read by one value holds only what fits that."""
+    conditions = [c for c in plan.filters if not _is_source(c.attribute.keyword, c.kind, plan.source)]
+    if not conditions:
+        return lambda row: True
+    tests = match.checks_of(conditions, fuzzy=query.fuzzy, combined=query.combined)
+    read = match.reader(conditions)
+    return lambda row: match.fits(read(row["answer"]), tests)
+
+
+def _is_source(keyword: str, kind: Kind, source: Any) -> bool:
+    by = {ByUid: "StudyInstanceUID", ByAccession: "AccessionNumber", ByPatientID: "PatientID"}.get(type(source))
+    return keyword == by and kind in (Kind.UIDS, Kind.TEXT)
 
 
 def _first_copies(rows: Iterable[Row]) -> Iterable[Row]:
@@ -186,29 +320,11 @@ def _first_copies(rows: Iterable[Row]) -> Iterable[Row]:
             yield row
 
 
-async def _chunks(rows: AsyncIterator[Row]) -> AsyncIterator[list[Row]]:
-    chunk: list[Row] = []
-    async for row in rows:
-        chunk.append(row)
-        if len(chunk) == STUDIES_AT_ONCE:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
 def _single(query: Query, keyword: str) -> str:
     """The UID that narrows a read, if the query names exactly one."""
     condition = query.find(keyword)
-    return condition.values[0] if condition and len(condition.values) == 1 else ""
+    return condition.values[0] if condition and condition.kind is Kind.UIDS and len(condition.values) == 1 else ""
 
 
-def _dated(select: Select, plan: Plan) -> Select:
-    """A list ordered by StudyDate, bounded by the plan's days."""
-    lower = ("study_date", plan.first_day) if plan.first_day else None
-    upper = ("study_date", plan.last_day + "\0") if plan.last_day else None
-    return Select(select.table, select.where, select.columns, lower=lower, upper=upper)
-
-
-def _within(value: str, first: str, last: str) -> bool:
-    return (not first or first <= value) and (not last or value <= last)
+def _page(wanted: int) -> int:
+    return min(max(wanted, PAGE_MIN), NEXT_PAGE)

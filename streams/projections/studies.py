@@ -14,12 +14,13 @@ from typing import Any
 
 import msgspec
 
+from schemas.answers import study_answer
 from schemas.errors import Invalid
 from schemas.events import PackStored
 from schemas.identity import PatientKey, check_uid, patient_key
-from schemas.names import name_tokens
+from schemas.names import PREFIX_LENGTH, name_tokens, trigrams
 from schemas.pack import InstanceLine, Manifest
-from schemas.tables import DAY_SHARDS, NAME_SHARDS, NO_DATE, Upsert, Write
+from schemas.tables import NAME_SHARDS, Upsert, Write
 from streams.completeness import timers
 from streams.facts import Fact, day_of
 from streams.header import date_of, instance_level, series_level, study_level
@@ -36,8 +37,6 @@ from streams.pack_rows import (
 )
 
 FRAMES_TEXT_MAX = 16_384
-PREFIX_LENGTH = 2
-"""Characters of a name token that are the partition of the vocabulary."""
 LENGTH_MAX = 1 << 42
 """Bytes of an instance: four terabytes, far above any and far below what a study's sum could overflow with."""
 IDENTIFIER_MAX = 256
@@ -200,17 +199,12 @@ def summarise(partition: int, rows: Sequence[PackRow], since: int) -> list[Write
     `since` is the lowest offset that is new: what no new pack has touched is not written again.
     """
     first, last = rows[0], rows[-1]
-    columns = _study_columns(rows)
-    writes: list[Write] = [
-        Upsert(
-            "studies",
-            {"study_uid": last.study_uid},
-            {**columns, "study_date": first.summary.study.study_date, "arrivals_partition": partition},
-            last.offset,
-        )
-    ]
+    key = {"study_uid": last.study_uid}
+    columns = {**_study_columns(rows), "study_date": first.summary.study.study_date}
+    columns["answer"] = study_answer(columns | key)
+    writes: list[Write] = [Upsert("studies", key, {**columns, "arrivals_partition": partition}, last.offset)]
     writes += _series(rows, since)
-    writes += _indexes(first, columns, last.offset)
+    writes += _indexes(first, columns["answer"], last.offset)
     if first.offset >= since:
         writes += _vocabulary(first)
     return writes + timers(partition, rows, since)
@@ -270,18 +264,18 @@ def _series(rows: Sequence[PackRow], since: int) -> Iterator[Upsert]:
         yield Upsert("series", {"study_uid": rows[0].study_uid, "series_uid": uid}, columns, last_offset)
 
 
-def _indexes(first: PackRow, columns: dict[str, Any], timestamp: int) -> Iterator[Upsert]:
+def _indexes(first: PackRow, answer: str, timestamp: int) -> Iterator[Upsert]:
     study, uid = first.summary.study, first.study_uid
-    dated = study.study_date or NO_DATE
-    day = study.study_date or day_of(first.arrival_ms)
+    day = day_of_study(first)
+    moment = day + study.study_time
+    columns = {"patient_key": first.patient_key, "answer": answer}
 
     def index(table: str, **key: Any) -> Upsert:
-        values = {"study_date": study.study_date, **columns}
-        return Upsert(table, key, {n: v for n, v in values.items() if n not in key}, timestamp)
+        return Upsert(table, key, {n: v for n, v in columns.items() if n not in key}, timestamp)
 
-    yield index("studies_by_patient", patient_key=first.patient_key, study_date=dated, study_uid=uid)
+    yield index("studies_by_patient", patient_key=first.patient_key, moment=moment, study_uid=uid)
     if study.patient_id:
-        yield index("studies_by_patient_id", patient_id=study.patient_id, study_date=dated, study_uid=uid)
+        yield index("studies_by_patient_id", patient_id=study.patient_id, moment=moment, study_uid=uid)
     if study.accession:
         yield index(
             "studies_by_accession",
@@ -289,26 +283,25 @@ def _indexes(first: PackRow, columns: dict[str, Any], timestamp: int) -> Iterato
             accession_issuer=study.accession_issuer,
             study_uid=uid,
         )
-    yield index("studies_by_day", day=day, shard=shard_of(uid, DAY_SHARDS), study_time=study.study_time, study_uid=uid)
+    yield index("studies_by_day", day=day, moment=moment, study_uid=uid)
+    shard = shard_of(uid, NAME_SHARDS)
     for token in name_tokens(study.patient_name):
-        yield index(
-            "studies_by_name_token",
-            token=token,
-            month=day[:6],
-            shard=shard_of(uid, NAME_SHARDS),
-            study_date=dated,
-            study_uid=uid,
-        )
+        yield index("studies_by_name_token", token=token, month=day[:6], shard=shard, moment=moment, study_uid=uid)
 
 
 def _vocabulary(first: PackRow) -> Iterator[Upsert]:
-    """Days, months and tokens that have studies: keys alone, said once, by a study's first pack."""
-    day = first.summary.study.study_date or day_of(first.arrival_ms)
-    of_day, of_month = shard_of(first.study_uid, DAY_SHARDS), shard_of(first.study_uid, NAME_SHARDS)
-    yield Upsert("study_days", {"century": day[:2], "day": day, "shard": of_day}, {}, first.offset)
+    """Tokens and their months: keys alone, said once, by a study's first pack."""
+    month = day_of_study(first)[:6]
     for token in name_tokens(first.summary.study.patient_name):
         yield Upsert("name_tokens", {"prefix": token[:PREFIX_LENGTH], "token": token}, {}, first.offset)
-        yield Upsert("name_token_months", {"token": token, "month": day[:6], "shard": of_month}, {}, first.offset)
+        yield Upsert("name_token_months", {"token": token, "month": month}, {}, first.offset)
+        for trigram, rest in trigrams(token):
+            yield Upsert("name_trigrams", {"trigram": trigram, "rest": rest, "token": token}, {}, first.offset)
+
+
+def day_of_study(first: PackRow) -> str:
+    """The day under which lists have a study: its StudyDate, else the day of its first arrival."""
+    return first.summary.study.study_date or day_of(first.arrival_ms)
 
 
 def shard_of(study_uid: str, shards: int) -> int:

@@ -13,11 +13,10 @@ import msgspec
 from consumers.api import queries, status
 from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
 from consumers.api.room import Room
-from consumers.api.walk import Deadline, Partition, merged
+from consumers.api.walk import Deadline, Partition, Reader, merged
 from infra import clock
 from infra.ports import Row
 from schemas.errors import Defect, Invalid, NotFound
-from schemas.tables import NO_DATE
 
 JSON = "application/json"
 FHIR = "application/fhir+json"
@@ -183,10 +182,11 @@ def _add_patient(guard: Guard, room: Room) -> None:
         key, limit = _key(ask), _limit(ask)
         deadline = Deadline(room.settings.query_deadline_s)
         rows: list[Row] = []
-        async for row in merged(room.views.tables, [Partition(queries.by_patient(key))], deadline):
-            rows.append(row)
-            if len(rows) == limit:
+        async for chunk in merged(Reader(room.views.tables), [Partition(queries.by_patient(key))], deadline):
+            rows += chunk
+            if len(rows) >= limit:
                 break
+        del rows[limit:]
         base = room.base(ask)
         studies = [_study(row, base) for row in rows]
         shown = [(row["study_uid"], key) for row in rows]
@@ -231,15 +231,20 @@ def _add_patient(guard: Guard, room: Room) -> None:
 
 
 def _study(row: Row, base: str) -> dict[str, Any]:
+    answer = msgspec.json.decode(row["answer"])
+
+    def first(tag: str) -> Any:
+        return next(iter(answer[tag].get("Value", ())), None)
+
     return {
         "study_uid": row["study_uid"],
-        "study_date": "" if row["study_date"] == NO_DATE else row["study_date"],
-        "study_time": row["study_time"],
-        "accession": row["accession"],
-        "description": row["description"],
-        "modalities": sorted(row["modalities"] or ()),
-        "series": row["series_count"],
-        "instances": row["instance_count"],
+        "study_date": first("00080020") or "",
+        "study_time": first("00080030") or "",
+        "accession": first("00080050") or "",
+        "description": first("00081030") or "",
+        "modalities": answer["00080061"].get("Value", []),
+        "series": first("00201206"),
+        "instances": first("00201208"),
         "url": f"{base}/studies/{row['study_uid']}",
     }
 

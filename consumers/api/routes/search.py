@@ -5,20 +5,26 @@ No match is answered 200 with an empty list, always.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from consumers.api import accept, dicomjson
 from consumers.api.attributes import Level
 from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
-from consumers.api.qido import Kind, Query, parse, plan
+from consumers.api.planner import explain, plan
+from consumers.api.qido import Kind, Query, parse
 from consumers.api.room import Room
 from consumers.api.search import Found, Hit
 from consumers.api.wado import NotAcceptable
 from consumers.api.walk import Deadline
+from schemas.dicom_json import Dataset
 
 MORE = '299 sijil "There are more results: ask for them with offset"'
-CUT = '299 sijil "The search was stopped at its deadline and may have missed results: narrow it"'
-FUZZY = '299 sijil "The fuzzymatching parameter is not supported. Only literal matching has been performed."'
+CUT = '299 sijil "The search was stopped at its deadline: narrow it, or go on with cursor"'
+CURSOR = "Sijil-Cursor"
+"""Where a search that was cut stood: the parameter `cursor` of the one that goes on."""
+EXPLAIN = "Sijil-Explain"
+"""Asks for the plan of a search, and tells it (setting `query_explain`)."""
 
 _PARAMETERS = {
     "{attribute}": "keyword or 8 hex digits of an attribute, and what it must be: UIDs as a list, dates and times also"
@@ -27,7 +33,8 @@ _PARAMETERS = {
     "limit": "most results of this answer",
     "offset": "results to leave out before",
     "includefield": "more attributes: keywords or tags separated by commas, or `all`",
-    "fuzzymatching": "accepted; names are matched literally",
+    "fuzzymatching": "`true`: a name also matches when each word begins a word of it, in any order",
+    "cursor": f"goes on where a search was cut, as its header {CURSOR} says",
 }
 
 
@@ -77,14 +84,22 @@ async def _search(ask: Ask, room: Room, level: Level, study_uid: str = "", serie
     settings = room.settings
     limit = min(query.limit or settings.query_limit_max, settings.query_limit_max)
     deadline = Deadline(settings.query_deadline_s)
-    found = await room.views.searcher.search(query, plan(query), limit=limit, deadline=deadline)
+    chosen = plan(query)
+    found = await room.views.searcher.search(query, chosen, limit=limit, deadline=deadline)
     base = room.base(ask)
-    body = dicomjson.encode(_dataset(hit, base, query, nested=bool(study_uid)) for hit in found.hits)
+    if level is Level.STUDY and not chosen.shows_header:
+        datasets = [dicomjson.study_text(hit.study, base) for hit in found.hits]
+    else:
+        datasets = [dicomjson.encode(_dataset(hit, query, study_uid, series_uid), base) for hit in found.hits]
+    headers = _warnings(found)
+    if settings.query_explain and ask.header(EXPLAIN):
+        told = explain(query, chosen) | {"partitions_read": found.reads, "rows_read": found.rows}
+        headers[EXPLAIN] = json.dumps(told)
     return Answer(
         about=_about(query, found, study_uid, series_uid),
-        content=body,
+        content=dicomjson.listed(datasets),
         media_type=media_type,
-        headers=_warnings(query, found),
+        headers=headers,
     )
 
 
@@ -95,16 +110,16 @@ def _media_type(ask: Ask) -> str:
     raise NotAcceptable("searches are answered as application/dicom+json")
 
 
-def _dataset(hit: Hit, base: str, query: Query, *, nested: bool) -> dicomjson.Dataset:
-    """A result; one that was not asked for below its study shows what is above it too (PS3.18 §10.6.1.2.3)."""
-    if hit.series is None:
-        return dicomjson.study(hit.study, base, query)
-    above = {} if nested else dicomjson.study(hit.study, base, query)
-    if hit.instance is None:
-        return above | dicomjson.series(hit.series, base, query)
-    if not nested:
-        above |= dicomjson.series(hit.series, base, query)
-    return above | dicomjson.instance(hit.instance, base, query)
+def _dataset(hit: Hit, query: Query, study_uid: str, series_uid: str) -> Dataset:
+    """A result, and of what is above it what the address does not name (PS3.18 §10.6.3.3)."""
+    found: Dataset = {}
+    if hit.series is None or not study_uid:
+        found |= dicomjson.study(hit.study, query)
+    if hit.series is not None and (hit.instance is None or not series_uid):
+        found |= dicomjson.shown(hit.series, dicomjson.SERIES_SHOWN, query)
+    if hit.instance is not None:
+        found |= dicomjson.shown(hit.instance, dicomjson.INSTANCE_SHOWN, query)
+    return found
 
 
 def _about(query: Query, found: Found, study_uid: str, series_uid: str) -> OfStudy | OfSearch:
@@ -119,6 +134,11 @@ def _criteria(query: Query) -> Mapping[str, tuple[str, ...]]:
     return {c.attribute.keyword: ("-".join(c.values),) if c.kind is Kind.RANGE else c.values for c in query.conditions}
 
 
-def _warnings(query: Query, found: Found) -> dict[str, str]:
-    texts = [text for holds, text in ((found.cut, CUT), (found.more, MORE), (query.fuzzy, FUZZY)) if holds]
-    return {"Warning": ", ".join(texts)} if texts else {}
+def _warnings(found: Found) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    texts = [text for holds, text in ((found.cut, CUT), (found.more, MORE)) if holds]
+    if texts:
+        headers["Warning"] = ", ".join(texts)
+    if found.cursor[0]:
+        headers[CURSOR] = "_".join(found.cursor)
+    return headers

@@ -28,18 +28,21 @@ from consumers.api.views import Views
 from infra.chain import ChainedLog
 from infra.http_door import HttpDoor, compose
 from infra.memory import MemoryLog, MemoryObjects, MemoryTables
-from infra.ports import Position
+from infra.ports import Position, Select
 from infra.settings import Settings
 from producers.dicom.header import header_json
 from producers.dicom.part10 import parse_file_meta
 from schemas.errors import Overloaded
 from schemas.events import Event, PackArchived, PackStored, PatientSeen, ReportIssued
 from schemas.pack import InstanceLine, Manifest, PackLine, encode_manifest, manifest_key, pack_key
+from schemas.tables import Write
+from streams import counting
+from streams.counting import Counted, counted, tallied
 from streams.facts import Fact
 from streams.pack_rows import PackRow
 from streams.projections import archive as packs
 from streams.projections import patients, reports
-from streams.projections.studies import project, summarise
+from streams.projections.studies import day_of_study, project, summarise
 
 SECRET = bytes(range(32))
 T0 = 1_740_816_000_000
@@ -163,8 +166,16 @@ class MemoryArchive:
         )
         writes = [*found.writes, *summarise(0, rows, fact.offset)]
         writes += patients.seen(self._fact("sijil.patients", seen), seen, person)
-        asyncio.run(self.tables.apply(writes))
+        asyncio.run(self._apply(writes, found.row if len(rows) == 1 else None))
         return pack_id
+
+    async def _apply(self, writes: list[Write], new: PackRow | None) -> None:
+        """The writes, and with a new study the counts of its day."""
+        if new is not None:
+            tallies = tallied([Counted(0, new.offset, day_of_study(new))])
+            selects = [Select(counting.TABLE, dict(key), counting.COLUMNS) for key in tallies]
+            writes = writes + counted(tallies, await self.tables.select_many(selects))
+        await self.tables.apply(writes)
 
     def report(self, document: bytes, study_uids: list[str], *, report_id: str, version: int = 1) -> None:
         """A version of a report."""

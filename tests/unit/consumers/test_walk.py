@@ -10,57 +10,59 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.api import walk
-from consumers.api.walk import Deadline, Partition, merged, walked
+from consumers.api.walk import Deadline, Group, Partition, Reader, merged, walked
 from infra.memory import MemoryTables
 from infra.ports import Row, Select
 from schemas.tables import Upsert
 
 STUDIES = st.lists(
     st.tuples(
-        st.sampled_from(["20240101", "20240102"]),
+        st.sampled_from(["202401", "202402"]),
         st.integers(0, 3),
-        st.sampled_from(["0", "1", "10", "101", "2"]),
+        st.sampled_from(["01", "02", "1001", "100101", "11"]),
         st.integers(1, 40),
     ),
     max_size=60,
     unique_by=lambda s: s[3],
 )
-"""Day, shard, time, number."""
+"""Month, shard, rest of the moment, number."""
+TABLE = "studies_by_name_token"
 
 
 def filled(studies: Sequence[tuple[str, int, str, int]]) -> MemoryTables:
     tables = MemoryTables()
     writes = [
-        Upsert("studies_by_day", {"day": d, "shard": s, "study_time": t, "study_uid": f"1.{n}"}, {"study_date": d}, 1)
-        for d, s, t, n in studies
+        Upsert(TABLE, {"token": "a", "month": m, "shard": s, "moment": m + t, "study_uid": f"1.{n}"}, {}, 1)
+        for m, s, t, n in studies
     ]
     asyncio.run(tables.apply(writes))
     return tables
 
 
-def collected(rows: AsyncIterator[Row]) -> list[str]:
+def collected(chunks: AsyncIterator[list[Row]]) -> list[str]:
     async def collect() -> list[str]:
-        return [r["study_uid"] async for r in rows]
+        return [r["study_uid"] async for chunk in chunks for r in chunk]
 
     return asyncio.run(collect())
 
 
 @settings(deadline=None)
-@given(STUDIES, st.integers(1, 4), st.integers(1, 4))
+@given(STUDIES, st.integers(1, 4), st.integers(1, 4), st.booleans())
 def test_a_walk_gives_every_row_once_in_order(
-    studies: list[tuple[str, int, str, int]], first_page: int, next_page: int
+    studies: list[tuple[str, int, str, int]], first_page: int, next_page: int, known: bool
 ) -> None:
     tables = filled(studies)
 
-    async def groups() -> AsyncIterator[list[Select]]:
-        for day in ("20240102", "20240101"):
-            yield [Select("studies_by_day", {"day": day, "shard": n}) for n in range(4)]
+    async def groups() -> AsyncIterator[Group]:
+        for month in ("202402", "202401"):
+            where = {"token": "a", "month": month}
+            shards = [Partition(Select(TABLE, {**where, "shard": n}), first_page) for n in range(4)]
+            yield Group(shards, 5 if known else 0)
 
-    with patch.object(walk, "NEXT_PAGE", next_page), patch.object(walk, "FIRST_PAGE", first_page):
-        found = collected(walked(tables, groups(), Deadline(60)))
+    with patch.object(walk, "NEXT_PAGE", next_page):
+        found = collected(walked(Reader(tables), groups(), Deadline(60), 10))
     by_uid = sorted(studies, key=lambda s: f"1.{s[3]}")
-    by_time = sorted(by_uid, key=lambda s: s[2], reverse=True)
-    assert found == [f"1.{s[3]}" for s in sorted(by_time, key=lambda s: s[0], reverse=True)]
+    assert found == [f"1.{s[3]}" for s in sorted(by_uid, key=lambda s: s[0] + s[2], reverse=True)]
 
 
 @settings(deadline=None)
@@ -74,7 +76,7 @@ def test_an_ascending_list_is_read_to_its_end(rows: list[tuple[str, int]], page:
     asyncio.run(tables.apply(writes))
     with patch.object(walk, "NEXT_PAGE", page):
         partition = Partition(Select("studies_by_accession", {"accession": "A"}), page)
-        found = collected(merged(tables, [partition], Deadline(60)))
+        found = collected(merged(Reader(tables), [partition], Deadline(60)))
     assert found == [f"{n:03}" for _, n in sorted(rows)]
 
 
@@ -82,21 +84,28 @@ def test_bounds_hold_on_every_page() -> None:
     tables = MemoryTables()
     dates = [f"202401{d:02}" for d in range(1, 31)]
     writes = [
-        Upsert("studies_by_patient_id", {"patient_id": "P", "study_date": d, "study_uid": f"1.{n}"}, {}, 1)
+        Upsert("studies_by_patient_id", {"patient_id": "P", "moment": d + "1015", "study_uid": f"1.{n}"}, {}, 1)
         for d in dates
         for n in range(3)
     ]
     asyncio.run(tables.apply(writes))
-    lower, upper = ("study_date", "20240110"), ("study_date", "20240120\0")
+    lower, upper = ("moment", "20240110"), ("moment", "20240120\U0010ffff")
     select = Select("studies_by_patient_id", {"patient_id": "P"}, lower=lower, upper=upper)
     with patch.object(walk, "NEXT_PAGE", 4):
-        found = collected(merged(tables, [Partition(select, 4)], Deadline(60)))
+        found = collected(merged(Reader(tables), [Partition(select, 4)], Deadline(60)))
     assert len(found) == 33
 
 
 def test_a_deadline_stops_a_walk_and_is_told() -> None:
-    tables = filled([("20240101", 0, "1", n) for n in range(1, 30)])
+    tables = filled([("202401", 0, "01", n) for n in range(1, 30)])
     deadline = Deadline(-1)
-    select = Select("studies_by_day", {"day": "20240101", "shard": 0})
-    assert collected(merged(tables, [Partition(select)], deadline)) == []
+    select = Select(TABLE, {"token": "a", "month": "202401", "shard": 0})
+    assert collected(merged(Reader(tables), [Partition(select)], deadline)) == []
     assert deadline.passed
+
+
+def test_reads_are_counted() -> None:
+    reader = Reader(filled([("202401", 0, "01", n) for n in range(1, 30)]))
+    select = Select(TABLE, {"token": "a", "month": "202401", "shard": 0})
+    collected(merged(reader, [Partition(select)], Deadline(60)))
+    assert (reader.reads, reader.rows) == (1, 29)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -124,12 +125,11 @@ def test_one_bad_pack_leaves_the_others_of_the_study() -> None:
 def test_without_date_accession_and_name_a_study_is_found_by_its_arrival() -> None:
     writes = folded(Pack(0, header={"t00100020": "", "t00080020": "20250230"})).writes
     (day,) = rows(writes, "studies_by_day")
-    assert (day.key["day"], day.columns["study_date"]) == ("20250301", "")
-    shard = day.key["shard"]
-    assert rows(writes, "study_days")[0].key == {"century": "20", "day": "20250301", "shard": shard}
+    assert (day.key["day"], day.key["moment"]) == ("20250301", "20250301")
+    assert json.loads(day.columns["answer"])["00080020"] == {"vr": "DA"}
     for table in ("studies_by_accession", "studies_by_patient_id", "studies_by_name_token", "name_tokens"):
         assert not rows(writes, table)
-    assert rows(writes, "studies_by_patient")[0].key["study_date"] == "00000000"
+    assert rows(writes, "studies_by_patient")[0].key["moment"] == day.key["moment"]
 
 
 def test_a_row_is_read_as_it_was_written() -> None:
