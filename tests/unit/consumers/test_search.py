@@ -288,7 +288,7 @@ def test_a_cut_search_goes_on_where_it_stood(archive: MemoryArchive, monkeypatch
     (whole,) = ask(archive, "/dicom-web/studies?PatientSex=F")
     monkeypatch.setattr(search_module, "PAGE_MIN", 4)
     monkeypatch.setattr(search_module, "NEXT_PAGE", 4)
-    monkeypatch.setattr("consumers.api.walk.Deadline.over", over_after(2))
+    monkeypatch.setattr("consumers.api.walk.Deadline.over", over_after(6))
     found: list[str] = []
     cursor = ""
     for _ in range(40):
