@@ -127,6 +127,7 @@ class Settings:
         10.0, "how long an object that an event names may be missing before it is taken for lost"
     )
     retention_years: int = _s(5, "least time a study is kept")
+    archive_calm_s: float = _s(5.0, "packs are copied into the archive once nothing has arrived for this long")
 
     # api
     access_window_s: float = _s(60.0, "one access.granted covers reads of (actor, study, purpose) for this long")
