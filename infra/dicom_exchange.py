@@ -149,6 +149,12 @@ class Exchange:
         return self._association.peer()
 
     @property
+    def extended(self) -> bytes:
+        """What the requestor has said of the context's SOP class in its extended negotiation (PS3.7 §D.3.3.5)."""
+        information = self._association.requestor.sop_class_extended
+        return next((bytes(i) for uid, i in information.items() if str(uid) == self.context.abstract_syntax), b"")
+
+    @property
     def line(self) -> Line:
         """The association, for what is sent besides the answer."""
         return self._line

@@ -27,3 +27,7 @@ INSTANCE_TAGS: tuple[str, ...] = (
     "00280004", "00280008", "00280010", "00280011", "00280030", "00280100", "00280101", "00280103", "0040A043",
     "0040A491", "0040A493", "00420010", "00700080",
 )  # fmt: skip
+
+PATIENT_STUDIES, PATIENT_SERIES, PATIENT_INSTANCES = "00201200", "00201202", "00201204"
+PATIENT_TOTALS = frozenset({PATIENT_STUDIES, PATIENT_SERIES, PATIENT_INSTANCES})
+"""How much a patient has: in no header, summed over the patient's file when a search asks."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from consumers.api import accept, dicomjson
 from consumers.api.attributes import Level
 from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
+from consumers.api.patient_totals import totals
 from consumers.api.planner import explain, plan
 from consumers.api.qido import Kind, Query, parse
 from consumers.api.room import Room
@@ -18,6 +19,7 @@ from consumers.api.search import Found, Hit
 from consumers.api.wado import NotAcceptable
 from consumers.api.walk import Deadline
 from schemas.dicom_json import Dataset
+from schemas.levels import PATIENT_TOTALS
 
 MORE = '299 sijil "There are more results: ask for them with offset"'
 CUT = '299 sijil "The search was stopped at its deadline: narrow it, or go on with cursor"'
@@ -87,10 +89,19 @@ async def _search(ask: Ask, room: Room, level: Level, study_uid: str = "", serie
     chosen = plan(query)
     found = await room.views.searcher.search(query, chosen, limit=limit, deadline=deadline)
     base = room.base(ask)
-    if level is Level.STUDY and not chosen.shows_header:
+    counted: Mapping[str, Dataset] = {}
+    if query.include & PATIENT_TOTALS:
+        keys = (hit.study["patient_key"] for hit in found.hits)
+        counted = await totals(room.views.tables, filter(None, keys), deadline)
+    if level is Level.STUDY and not chosen.shows_header and not counted:
         datasets = [dicomjson.study_text(hit.study, base) for hit in found.hits]
     else:
-        datasets = [dicomjson.encode(_dataset(hit, query, study_uid, series_uid), base) for hit in found.hits]
+        datasets = [
+            dicomjson.encode(
+                _dataset(hit, query, study_uid, series_uid) | counted.get(hit.study["patient_key"] or "", {}), base
+            )
+            for hit in found.hits
+        ]
     headers = _warnings(found)
     if settings.query_explain and ask.header(EXPLAIN):
         told = explain(query, chosen) | {"partitions_read": found.reads, "rows_read": found.rows}
