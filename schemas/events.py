@@ -279,9 +279,9 @@ class AccessGranted(_Access, frozen=True, kw_only=True):
     study_uid: Uid | None = None
     search: dict[str, list[Annotated[str, msgspec.Meta(max_length=64)]]] = {}
     """Attribute names with HMACs of what was searched for."""
-    shown: Annotated[list[Shown], msgspec.Meta(max_length=100)] = []
+    shown: Annotated[list[Shown], msgspec.Meta(max_length=128)] = []
     shown_count: Count = 0
-    shown_list: Annotated[str, msgspec.Meta(max_length=512, description="S3 key of the list when above 100")] = ""
+    shown_list: Annotated[str, msgspec.Meta(max_length=512, description="S3 key of the list when above 128")] = ""
     window_s: Count = 0
 
     def key(self) -> str:

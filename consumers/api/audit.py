@@ -40,7 +40,8 @@ AWAY_S = 5.0
 WINDOWS_MAX = 20_000
 """Open windows; above, the oldest is closed early."""
 UNSENT_MAX = 20_000
-SHOWN_INLINE_MAX = 100
+SHOWN_INLINE_MAX = 128
+"""Studies that an event names itself: a page of a viewer has 101."""
 SWEEP_S = 1.0
 
 EVENTS = Counter("sijil_access_events", "Access events by type", ["type"])

@@ -30,7 +30,8 @@ class Said:
     @property
     def status(self) -> str:
         """DIMSE status of the final response, hex."""
-        return re.findall(r"DIMSE Status\s+: 0x([0-9a-fA-F]{4})", self.log)[-1].lower()
+        last: str = re.findall(r"DIMSE Status\s+: 0x([0-9a-fA-F]{4})", self.log)[-1]
+        return last.lower()
 
 
 @dataclass(frozen=True)
