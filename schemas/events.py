@@ -175,6 +175,87 @@ class ConflictFound(Event, frozen=True, kw_only=True):
         return self.study_uid
 
 
+# ------------------------------------------------------------------------------------------------ study.corrections
+
+Actor = Annotated[
+    str, msgspec.Meta(max_length=128, description="pseudonymous: http:<address>, ae:<title>, a user's id")
+]
+Rejected = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^(113001|113037|113038|113039)$", description="DCM code of a rejection (PS3.16 CID 7011)"),
+]
+
+
+class _Correction(Event, frozen=True, kw_only=True):
+    """What a person decided of a study. Values and free text are in the document, if it has one."""
+
+    TOPIC = "study.corrections"
+    correction_id: Id
+    study_uid: Uid
+    actor: Actor
+    reason: Code
+    recorded: Time
+
+    def key(self) -> str:
+        return self.study_uid
+
+
+class _Documented(_Correction, frozen=True, kw_only=True):
+    bucket: Bucket
+    document_key: Key
+    document_size: Count
+    document_sha256: Sha256
+
+
+class ConflictResolved(_Documented, frozen=True, kw_only=True):
+    """Which copy of an instance is served from now on; the others stay."""
+
+    TYPE = "study.conflict-resolved.v1"
+    sop_uid: Uid
+    served_sha256: Sha256
+    as_of_offset: Annotated[int, msgspec.Meta(ge=0, description="of study.arrivals: later copies are not decided")]
+
+
+class StudyCorrected(_Documented, frozen=True, kw_only=True):
+    """Attributes of a study, series or instance have other values from now on."""
+
+    TYPE = "study.corrected.v1"
+    series_uid: Uid | None = None
+    sop_uid: Uid | None = None
+    tags: Annotated[list[Annotated[str, msgspec.Meta(pattern=r"^[0-9A-F]{8}$")]], msgspec.Meta(max_length=32)]
+
+
+class StudyReassigned(_Documented, frozen=True, kw_only=True):
+    """The study is of another patient, who stands in the document."""
+
+    TYPE = "study.reassigned.v1"
+
+
+class StudyRejected(_Correction, frozen=True, kw_only=True):
+    """A study, series or instances are hidden: by a document, or by a rejection note (IHE RAD TF-3 §4.66)."""
+
+    TYPE = "study.rejected.v1"
+    code: Rejected
+    scope: Annotated[str, msgspec.Meta(pattern=r"^(study|series|instances)$")]
+    series_uid: Uid | None = None
+    instances: Count = 0
+    bucket: Bucket
+    document_key: Key | None = None
+    document_size: Count | None = None
+    document_sha256: Sha256 | None = None
+    note_sop_uid: Uid | None = None
+    note_offset: Annotated[int, msgspec.Meta(ge=0, description="of the note's pack in study.arrivals")] | None = None
+    manifest_key: Annotated[str, msgspec.Meta(max_length=512, description="of the note's pack")] | None = None
+    manifest_sha256: Sha256 | None = None
+
+
+class StudyRestored(_Documented, frozen=True, kw_only=True):
+    """A rejection is taken back, or all of them."""
+
+    TYPE = "study.restored.v1"
+    restores: Id | None = None
+
+
 # ------------------------------------------------------------------------------------------------ patients
 
 
@@ -263,9 +344,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 class _Access(Event, frozen=True, kw_only=True):
     TOPIC = "accesses"
     access_id: Id
-    actor: Annotated[
-        str, msgspec.Meta(max_length=128, description="pseudonymous: http:<address>, ae:<title>, a user's id")
-    ]
+    actor: Actor
     role: Code
     purpose: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2,16}$", description="HL7 v3 PurposeOfUse")]
     action: Annotated[str, msgspec.Meta(pattern=r"^[a-z]+(-[a-z]+)*$", max_length=32)]
@@ -342,6 +421,11 @@ EVENTS: tuple[type[Event], ...] = (
     StudyReopened,
     DuplicateFound,
     ConflictFound,
+    ConflictResolved,
+    StudyCorrected,
+    StudyReassigned,
+    StudyRejected,
+    StudyRestored,
     PatientSeen,
     PackArchived,
     ReportIssued,

@@ -6,7 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.events import DeadLetter, Event, PackArchived, PackStored, ReportIssued
+from schemas.events import (
+    ConflictResolved,
+    DeadLetter,
+    Event,
+    PackArchived,
+    PackStored,
+    ReportIssued,
+    StudyCorrected,
+    StudyReassigned,
+    StudyRejected,
+    StudyRestored,
+)
 
 
 @dataclass(frozen=True)
@@ -14,7 +25,7 @@ class Reference:
     """An object that an event names."""
 
     kind: str
-    """`pack`, `manifest`, `archive copy`, `archived manifest`, `report`, `dead letter`."""
+    """`pack`, `manifest`, `archive copy`, `archived manifest`, `report`, `correction`, `dead letter`."""
     bucket: str
     """Empty: the bucket of documents."""
     key: str
@@ -43,6 +54,16 @@ def _issued(e: ReportIssued) -> tuple[Reference, ...]:
     return (Reference("report", e.bucket, e.document_key, e.document_sha256, e.document_size),)
 
 
+def _corrected(e: ConflictResolved | StudyCorrected | StudyReassigned | StudyRestored) -> tuple[Reference, ...]:
+    return (Reference("correction", e.bucket, e.document_key, e.document_sha256, e.document_size),)
+
+
+def _rejected(e: StudyRejected) -> tuple[Reference, ...]:
+    if e.document_key is None or e.document_sha256 is None:
+        return ()  # the note is an instance: its pack is named by study.pack-stored
+    return (Reference("correction", e.bucket, e.document_key, e.document_sha256, e.document_size),)
+
+
 def _dead(e: DeadLetter) -> tuple[Reference, ...]:
     return (Reference("dead letter", "", e.payload_key, e.payload_sha256),)
 
@@ -51,6 +72,11 @@ REFERENCES: dict[type[Event], Callable[[Any], tuple[Reference, ...]]] = {
     PackStored: _stored,
     PackArchived: _archived,
     ReportIssued: _issued,
+    ConflictResolved: _corrected,
+    StudyCorrected: _corrected,
+    StudyReassigned: _corrected,
+    StudyRestored: _corrected,
+    StudyRejected: _rejected,
     DeadLetter: _dead,
 }
 """Event types that name objects with their checksums."""

@@ -121,16 +121,20 @@ STUDY_COLUMNS: dict[str, str] = {
 # a search filters by is read from the answer.
 LIST_COLUMNS: dict[str, str] = {"patient_key": "text", "answer": "text"}
 
+# Of a study that people have corrected: its row in a list says no more than that, `studies` says what it is now. Rows
+# under what was corrected have nothing else.
+CORRECTED: dict[str, str] = {"corrected": "boolean"}
+
 
 def _index(name: str, keys: dict[str, str], partition: int, about: str, desc: tuple[str, ...] = ()) -> Table:
     names = tuple(keys)
     return Table(
         name,
-        {**keys, **{c: t for c, t in LIST_COLUMNS.items() if c not in keys}},
+        {**keys, **{c: t for c, t in LIST_COLUMNS.items() if c not in keys}, **CORRECTED},
         names[:partition],
         names[partition:],
         frozenset(desc),
-        source="study.arrivals",
+        source="study.arrivals; corrected from study.corrections",
         about=about,
     )
 
@@ -148,9 +152,10 @@ TABLES: tuple[Table, ...] = (
             "completed_time": "text",
             "completed_instances": "int",
             "reopened_revision": "bigint",
+            "overlay": "text",  # what corrections come to, JSON (schemas.overlay)
         },
         ("study_uid",),
-        source="study.arrivals; completed_* and reopened_* from study.lifecycle",
+        source="study.arrivals; completed_* and reopened_* from study.lifecycle; overlay from study.corrections",
         about="A study by its UID.",
     ),
     Table(
@@ -405,6 +410,51 @@ TABLES: tuple[Table, ...] = (
         ("record_offset", "comparison", "event_id"),
         source="study.lifecycle",
         about="Instances that came again with the same content.",
+    ),
+    Table(
+        "corrections",
+        {
+            "study_uid": "text",
+            "record_offset": "bigint",
+            "correction_id": "text",
+            "number": "int",  # as its document has it; not set for a rejection note
+            "type": "text",
+            "actor": "text",
+            "reason": "text",
+            "recorded": "text",
+            "content": "text",  # JSON (schemas.corrections.Correction)
+            "bucket": "text",
+            "document_key": "text",
+            "document_sha256": "text",
+            "note_sop_uid": "text",
+        },
+        ("study_uid",),
+        ("record_offset",),
+        source="study.corrections",
+        about="What people decided of a study, in the order of the log.",
+    ),
+    Table(
+        "corrections_by_month",
+        {
+            "month": "text",
+            "moment": "text",
+            "study_uid": "text",
+            "record_offset": "bigint",
+            "correction_id": "text",
+            "type": "text",
+            "actor": "text",
+            "reason": "text",
+            "recorded": "text",
+            "code": "text",
+            "scope": "text",
+            "instances": "int",
+            "note_sop_uid": "text",
+        },
+        ("month",),
+        ("moment", "study_uid", "record_offset"),
+        frozenset({"moment"}),
+        source="study.corrections",
+        about="Corrections of all studies by the month of their records, newest first.",
     ),
     Table(
         "reports",

@@ -14,10 +14,10 @@ from schemas.errors import Invalid
 from schemas.events import PackStored
 from schemas.pack import Manifest
 from schemas.tables import Upsert, Write
-from streams import counting
+from streams import corrections, counting
 from streams.arrivals import Folded, fold, fresh
 from streams.counting import Counted, counted, tallied
-from streams.dispatch import BY_STUDY, project
+from streams.dispatch import BY_STUDY, CORRECTIONS, project
 from streams.facts import Fact
 from streams.limits import within
 from streams.material import Material
@@ -63,7 +63,8 @@ class Projector:
         """Facts of one topic, each partition's by offset. Durable on return. Raises Transient: apply all again."""
         applied = Applied()
         for part in bounded(facts):
-            writes = await self._others([f for f in part if type(f.event) not in BY_STUDY], applied)
+            writes = await self._others([f for f in part if type(f.event) not in BY_STUDY | CORRECTIONS], applied)
+            writes += await self._corrections([f for f in part if type(f.event) in CORRECTIONS], applied)
             writes += await self._arrivals([f for f in part if type(f.event) in BY_STUDY], applied)
             news, said = self._unsaid(writes)
             await self._tables.apply(news)
@@ -103,6 +104,36 @@ class Projector:
                 writes += within(project(fact, material))
             except Invalid as error:
                 applied.failed.append((fact, error))
+        return writes
+
+    async def _corrections(self, facts: Sequence[Fact], applied: Applied) -> list[Write]:
+        """With all corrections of their studies, and what these began with."""
+        studies: dict[str, list[Fact]] = {}
+        for fact in facts:
+            studies.setdefault(fact.event.key(), []).append(fact)
+        writes: list[Write] = []
+        for uid, found in studies.items():
+            old, first = await self._tables.select_many(
+                (
+                    Select(
+                        corrections.TABLE,
+                        {"study_uid": uid},
+                        corrections.COLUMNS,
+                        upper=("record_offset", found[0].offset),
+                    ),
+                    Select(TABLE, {"study_uid": uid}, COLUMNS, limit=1),
+                )
+            )
+            materials = await self._material.wanted(f.event for f in found)
+            folded = corrections.fold(
+                found,
+                [corrections.Row.read(row) for row in old],
+                materials,
+                PackRow.read(first[0]) if first else None,
+                self._secret,
+            )
+            writes += folded.writes
+            applied.failed += folded.failed
         return writes
 
     async def _arrivals(self, facts: Sequence[Fact], applied: Applied) -> list[Write]:

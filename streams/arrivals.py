@@ -13,6 +13,7 @@ from schemas.events import PackStored
 from schemas.identity import PatientKey
 from schemas.pack import Manifest
 from schemas.tables import Write
+from streams import rejection_notes
 from streams.completeness import arrived
 from streams.effects import Emit
 from streams.facts import Fact
@@ -29,6 +30,8 @@ class Arrival:
     event: PackStored
     patient: PatientKey
     rows: tuple[PackRow, ...]
+    notes: list[tuple[str, str]]
+    """SOP Instance UID and code of its rejection notes."""
 
     @property
     def row(self) -> PackRow:
@@ -83,11 +86,12 @@ def fold(
                 raise manifest
             projected = project(fact, manifest, secret)
             written = within(projected.writes)
+            notes = rejection_notes.found(manifest)
         except Invalid as error:
             failed.append((fact, error))
             continue
         rows = (*rows, projected.row)
-        arrivals.append(Arrival(fact, event, projected.patient, rows))
+        arrivals.append(Arrival(fact, event, projected.patient, rows, notes))
         writes += written
     if arrivals:
         writes += summarise(facts[0].partition, rows, arrivals[0].row.offset)
@@ -100,6 +104,7 @@ def decide(folded: Folded, quiet_ms: int, known: Collection[int]) -> list[Emit]:
     known = set(known)
     for arrival in folded.arrivals:
         emits += arrived(arrival.fact.partition, arrival.rows, arrival.event, arrival.patient, quiet_ms, known)
+        emits += rejection_notes.rejections(arrival.event, arrival.fact.offset, arrival.fact.log_ms, arrival.notes)
     return emits
 
 

@@ -1,6 +1,7 @@
 """Event type → projection: a table, the only dispatch.
 
-`study.pack-stored` is not in PROJECT: it is projected with its study (streams.arrivals). A projection that needs more
+`study.pack-stored` and corrections are not in PROJECT: they are projected with their study (streams.arrivals,
+streams.corrections). A projection that needs more
 than the event names it in WANTED; the shell fetches it.
 """
 
@@ -15,6 +16,7 @@ from schemas.events import (
     AccessGranted,
     AccessUsed,
     ConflictFound,
+    ConflictResolved,
     DeadLetter,
     DuplicateFound,
     Event,
@@ -24,7 +26,11 @@ from schemas.events import (
     PatientSeen,
     ReportIssued,
     StudyCompleted,
+    StudyCorrected,
+    StudyReassigned,
+    StudyRejected,
     StudyReopened,
+    StudyRestored,
 )
 from schemas.tables import Write
 from schemas.topics import TOPICS, topic_of
@@ -37,10 +43,14 @@ class Wanted:
     """An S3 object that a projection needs."""
 
     kind: str
-    """`person`: patient and study as a pack's manifest has them (StudyPart); `shown`: an access list (list[Shown])."""
+    """`person`: patient and study as a pack's manifest has them (StudyPart); `shown`: an access list (list[Shown]);
+    `correction`: what was decided (schemas.corrections.Document); `note`: the manifest of a rejection note (Manifest).
+    """
     key: str
     bucket: str = ""
     """Empty: the bucket of documents."""
+    sha256: str = ""
+    """Empty: the event does not say."""
 
 
 # Projections with the two or three arguments (fact, its event, what was wanted).
@@ -60,6 +70,10 @@ PROJECT: Mapping[type[Event], Project] = {
     AccessDenied: accesses.denied,
 }
 BY_STUDY: frozenset[type[Event]] = frozenset({PackStored})
+CORRECTIONS: frozenset[type[Event]] = frozenset(
+    {ConflictResolved, StudyCorrected, StudyReassigned, StudyRejected, StudyRestored}
+)
+"""Projected with all corrections of their study (streams.corrections)."""
 NOT_PROJECTED: frozenset[type[Event]] = frozenset({DeadLetter})
 """Read from the log itself by who looks after them."""
 
@@ -74,6 +88,10 @@ def wanted(event: Event) -> Wanted | None:
             return Wanted("person", event.manifest_key, event.bucket)
         case AccessGranted(shown_list=key) if key:
             return Wanted("shown", key)
+        case StudyRejected(manifest_key=str(key), manifest_sha256=str(sha256)):
+            return Wanted("note", key, event.bucket, sha256)
+        case ConflictResolved() | StudyCorrected() | StudyReassigned() | StudyRejected() | StudyRestored():
+            return Wanted("correction", event.document_key or "", event.bucket, event.document_sha256 or "")
         case _:
             return None
 

@@ -17,6 +17,7 @@ import msgspec
 
 from infra import clock, telemetry
 from infra.ports import Objects
+from schemas.corrections import Document, decode_document
 from schemas.errors import Invalid, NotFound
 from schemas.events import Event, PackStored, Shown
 from schemas.pack import Manifest, decode_manifest
@@ -76,9 +77,17 @@ class Material:
             raise TypeError("only a pack has a manifest")
         return await self._fetch(event.bucket, event.manifest_key, "manifest-missing", lambda d: _checked(event, d))
 
-    async def _wanted(self, want: Wanted | None) -> StudyPart | list[Shown] | None:
+    async def _wanted(self, want: Wanted | None) -> StudyPart | list[Shown] | Manifest | Document | None:
         if want is None:
             return None
+        if want.kind == "correction":
+            return await self._fetch(
+                want.bucket, want.key, "correction-missing", lambda d: decode_document(_same(want, d))
+            )
+        if want.kind == "note":
+            return await self._fetch(
+                want.bucket, want.key, "manifest-missing", lambda d: decode_manifest(_same(want, d))
+            )
         if want.kind == "shown":
             return await self._fetch(want.bucket or self._documents, want.key, "access-list-missing", _decode_shown)
         key = (want.bucket, want.key)
@@ -122,6 +131,12 @@ def _checked(event: PackStored, data: bytes) -> Manifest:
     if hashlib.sha256(data).hexdigest() != event.manifest_sha256:
         raise Invalid("manifest-checksum")
     return decode_manifest(data)
+
+
+def _same(want: Wanted, data: bytes) -> bytes:
+    if hashlib.sha256(data).hexdigest() != want.sha256:
+        raise Invalid("object-checksum")
+    return data
 
 
 def _decode_shown(data: bytes) -> list[Shown]:

@@ -17,7 +17,7 @@ from consumers.api.packs import Packs
 from consumers.api.rendering import Renderer
 from consumers.api.retrieve import Retriever
 from consumers.api.room import Room
-from consumers.api.routes import papers, rendered, retrieve, search
+from consumers.api.routes import corrections, papers, rendered, retrieve, search
 from consumers.api.views import Views
 from consumers.api.wado import NotAcceptable
 from consumers.committed import OnLoop, ReadModels
@@ -54,6 +54,8 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders) -> None:
     retrieve.add(guard, room, Headers(packs))
     rendered.add(guard, room, Renderer(packs, decoders))
     papers.add(guard, room)
+    corrections.add(guard, room)
+    freshness.watch("sijil.study.corrections", room.forget)
 
     async def not_acceptable(request: Request, error: Exception) -> Response:
         return problem(406, "This cannot be answered in a form the client takes", str(error))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import Gauge
@@ -25,7 +25,8 @@ SAMPLES_MAX = 600
 PROJECTION = "views"
 """Name of the read models' projection in `projection_positions`."""
 TOPICS = tuple(
-    f"sijil.{t}" for t in ("study.arrivals", "study.lifecycle", "reports", "accesses", "patients", "archive")
+    f"sijil.{t}"
+    for t in ("study.arrivals", "study.lifecycle", "study.corrections", "reports", "accesses", "patients", "archive")
 )
 
 EVENTS_BEHIND = Gauge("sijil_projection_lag_events", "Events the read models have not applied yet", ["topic"])
@@ -77,6 +78,8 @@ class Freshness:
         self._lags: dict[str, Lag] = {}
         self._histories = {t: History() for t in TOPICS}
         self._known_at = 0.0
+        self._applied: dict[str, Offsets] = {}
+        self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._task: asyncio.Task[None] | None = None
 
     def header(self, topic: str) -> str:
@@ -85,6 +88,10 @@ class Freshness:
         if lag is None or clock.monotonic() - self._known_at > 10 * POLL_S:
             return "unknown"
         return f"events={lag.events}; seconds={lag.seconds:.1f}"
+
+    def watch(self, topic: str, changed: Callable[[], None]) -> None:
+        """Call `changed` soon after records of a topic were applied."""
+        self._watchers.setdefault(topic, []).append(changed)
 
     def events(self) -> int:
         """Events behind, over all topics."""
@@ -114,6 +121,10 @@ class Freshness:
         now = clock.monotonic()
         for topic in TOPICS:
             applied = {r["partition"]: r["next_offset"] for r in rows if r["topic"] == topic}
+            if self._applied.get(topic, applied) != applied:
+                for changed in self._watchers.get(topic, ()):
+                    changed()
+            self._applied[topic] = applied
             lag = self._lags[topic] = self._histories[topic].lag(ends[topic], applied, now)
             EVENTS_BEHIND.labels(topic).set(lag.events)
             SECONDS_BEHIND.labels(topic).set(lag.seconds)

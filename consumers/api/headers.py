@@ -1,4 +1,5 @@
-"""`/metadata` from manifests: headers are copied as they lie there, neither parsed nor encoded again.
+"""`/metadata` from manifests: headers are copied as they lie there, neither parsed nor encoded again unless people
+have corrected them.
 
 Whole answers are kept by their tag, within a bound of bytes: who opens a study asks for the same ones as who did
 before, and a gzipped one is compressed once.
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 
 from prometheus_client import Counter
 
+from consumers.api.overlay import EDITS, edited
 from consumers.api.packs import Packs
 from consumers.api.streams import Chunks
 from infra.ports import Row
@@ -63,7 +65,7 @@ class Headers:
         manifests = dict(zip(packs, await asyncio.gather(*map(self._packs.manifest, packs)), strict=True))
         found = []
         for row in rows:
-            header = bytes(manifests[row["pack_id"]].instances[row["line"]].header)
+            header = edited(bytes(manifests[row["pack_id"]].instances[row["line"]].header), row.get(EDITS))
             where = f'"BulkDataURI":"{url}/series/{row["series_uid"]}/instances/{row["sop_uid"]}/bulkdata/'
             found.append(header.replace(b'"BulkDataURI":"bulkdata/', where.encode()))
         return found

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from consumers.api.overlay import EDITS
 from consumers.api.wado import Run, Stored, runs
 
 Row = dict[str, Any]
@@ -100,7 +101,7 @@ def etag(*parts: str, rows: Sequence[Row] = ()) -> str:
     """A strong tag of what decides the bytes: the form of the answer, and which copies are served."""
     digest = hashlib.sha256("\n".join(parts).encode())
     for row in rows:
-        digest.update(f"\n{row['pack_id']}/{row['line']}".encode())
+        digest.update(f"\n{row['pack_id']}/{row['line']}{row.get(EDITS, '')}".encode())
     return f'"{digest.hexdigest()[:32]}"'
 
 

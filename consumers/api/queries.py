@@ -12,7 +12,7 @@ HIGHEST = "\U0010ffff"
 
 def _listed(table: str) -> tuple[str, ...]:
     """What a list gives of an index: the answer, whose it is, and the clustering key, by which its pages continue."""
-    return tuple(dict.fromkeys(("study_uid", "patient_key", "answer", *BY_NAME[table].clustering)))
+    return tuple(dict.fromkeys(("study_uid", "patient_key", "answer", "corrected", *BY_NAME[table].clustering)))
 
 
 # ------------------------------------------------------------------------------------------------ one study
@@ -20,7 +20,7 @@ def _listed(table: str) -> tuple[str, ...]:
 
 def study(study_uid: str) -> Select:
     """A study as lists show it: one row."""
-    return Select("studies", {"study_uid": study_uid}, ("study_uid", "patient_key", "answer"))
+    return Select("studies", {"study_uid": study_uid}, ("study_uid", "patient_key", "answer", "overlay"))
 
 
 def study_header(study_uid: str) -> Select:
@@ -35,7 +35,7 @@ def study_state(study_uid: str) -> Select:
 
 def study_owner(study_uid: str) -> Select:
     """Whose study it is: one row."""
-    return Select("studies", {"study_uid": study_uid}, ("patient_key",))
+    return Select("studies", {"study_uid": study_uid}, ("patient_key", "overlay"))
 
 
 def series_of(study_uid: str, series_uid: str = "") -> Select:
@@ -46,12 +46,21 @@ def series_of(study_uid: str, series_uid: str = "") -> Select:
 
 _COPY = (
     "series_uid", "sop_uid", "record_offset", "line", "pack_id", "sop_class", "transfer_syntax", "tar_offset",
-    "length", "dataset_offset", "frames",
+    "length", "dataset_offset", "frames", "sha256",
 )  # fmt: skip
 _LISTED = (
-    "study_uid", "series_uid", "sop_uid", "record_offset", "line", "sop_class", "transfer_syntax", "instance_number",
+    "study_uid",
+    "series_uid",
+    "sop_uid",
+    "record_offset",
+    "line",
+    "sop_class",
+    "transfer_syntax",
+    "instance_number",
+    "sha256",
     "attributes",
-)  # fmt: skip
+)
+_MEMBERS = ("series_uid", "sop_uid", "record_offset", "line", "sop_class", "sha256")  # fmt: skip
 
 
 def copies(study_uid: str, series_uid: str = "", sop_uid: str = "") -> Select:
@@ -67,6 +76,11 @@ def first_copy(study_uid: str, series_uid: str, sop_uid: str) -> Select:
 def instances_of(study_uid: str, series_uid: str = "", sop_uid: str = "") -> Select:
     """The instances as lists show them: all copies, the first one first."""
     return Select("instances", _below(study_uid, series_uid, sop_uid), _LISTED)
+
+
+def members_of(study_uid: str) -> Select:
+    """All copies of a study's instances, as counting needs them."""
+    return Select("instances", {"study_uid": study_uid}, _MEMBERS)
 
 
 def _below(study_uid: str, series_uid: str, sop_uid: str) -> dict[str, str]:
@@ -200,6 +214,16 @@ def accesses_of_patient(patient_key: str, month: str, limit: int) -> Select:
 def conflicts(month: str, limit: int) -> Select:
     """Conflicts found in a month (YYYYMM), newest first."""
     return Select("conflicts", {"month": month}, limit=limit)
+
+
+def corrections_of(study_uid: str) -> Select:
+    """What people decided of a study, in the order of the log."""
+    return Select("corrections", {"study_uid": study_uid})
+
+
+def corrections(month: str, limit: int) -> Select:
+    """Corrections of a month (YYYYMM), newest first."""
+    return Select("corrections_by_month", {"month": month}, limit=limit)
 
 
 def rejections(day: str, limit: int) -> Select:

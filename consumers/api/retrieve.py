@@ -15,10 +15,13 @@ from contextlib import aclosing
 from consumers.api.decoders import Decoders, decodable
 from consumers.api.explicit import PIXEL_DATA, pixel_head, to_explicit, with_meta
 from consumers.api.frame_table import frame_spans
+from consumers.api.overlay import EDITS, Edits
 from consumers.api.packs import Packs
+from consumers.api.patch import patched
 from consumers.api.plan import Made, Plan, Step, boundary_of, etag, grouped
 from consumers.api.streams import Budget, Chunk, Chunks, ahead, begun, once
 from consumers.api.wado import (
+    DEFLATED_LE,
     DICOM,
     EXPLICIT_LE,
     IMPLICIT_LE,
@@ -45,6 +48,10 @@ REWRITE_BUDGET = 512 << 20
 """Bytes of all instances that are being written again."""
 STREAMED_MIN = 4 << 20
 """From so many bytes on, pixel data that do not change are streamed behind a new header."""
+CORRECTED_FIRST = 64 << 10
+"""Bytes of a dataset in which what people correct is looked for first."""
+META_AT = 144
+"""Where File Meta Information goes on behind preamble, prefix and its length (PS3.10 §7.1)."""
 HEADER_MAX = 64 << 20
 """Bytes of a header that is written again in memory, and of what follows the pixel data."""
 
@@ -120,8 +127,15 @@ class Retriever:
 
     async def _made(self, step: Made) -> Chunks:
         row = step.row
+        edits: Edits = row.get(EDITS, {})
+        if edits and step.transfer_syntax == row["transfer_syntax"]:
+            async with aclosing(self._behind_corrections(step, edits)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            return
         if (
-            row["length"] >= STREAMED_MIN
+            not edits
+            and row["length"] >= STREAMED_MIN
             and row["transfer_syntax"] == IMPLICIT_LE
             and step.transfer_syntax == EXPLICIT_LE
         ):
@@ -136,6 +150,8 @@ class Retriever:
         await self._budget.take(size)
         try:
             parts = await self.written(row, step.transfer_syntax)
+            if edits:
+                parts = _corrected(parts, edits)
             if head := _head_of(step, sum(map(len, parts))):
                 yield head
             for part in parts:
@@ -173,6 +189,27 @@ class Retriever:
             yield chunk
         for piece in trailing:
             yield piece
+
+    async def _behind_corrections(self, step: Made, edits: Edits) -> Chunks:
+        """A corrected header, and what lies behind it as it is stored. Raises NotAcceptable."""
+        row = step.row
+        at, length, size = row["dataset_offset"], row["length"], CORRECTED_FIRST
+        while True:
+            read = min(at + size, length)
+            before = memoryview(await self._packs.read(row["pack_id"], row["tar_offset"], read))
+            if found := _patched(before[at:], edits, whole=read == length):
+                break
+            if read == length or size > HEADER_MAX:
+                raise NotAcceptable("a damaged dataset cannot be corrected: ask for …/original")
+            size *= 8
+        header, used = found
+        meta = with_meta(before, at, step.transfer_syntax, sop_class=row["sop_class"], sop_uid=row["sop_uid"])
+        first, start = meta + header, at + used
+        yield _head_of(step, len(first) + length - start) + first
+        yield before[start:]
+        if read < length:
+            async for chunk in self._packs.stream(row["pack_id"], row["tar_offset"] + read, length - read):
+                yield chunk
 
     async def written(self, row: Row, transfer_syntax: str) -> list[Chunk]:
         """A Part 10 file in `transfer_syntax`: its own, Explicit VR Little Endian, or JPEG 2000; in pieces.
@@ -249,6 +286,24 @@ class Retriever:
         return await self._decoders.value(await self._readable(row), path)
 
 
+def _corrected(parts: Sequence[Chunk], edits: Edits) -> list[Chunk]:
+    """A Part 10 file of ours in an explicit encoding, with other values. Raises NotAcceptable."""
+    data = memoryview(b"".join(parts))
+    at = META_AT + int.from_bytes(data[META_AT - 4 : META_AT], "little")
+    found = _patched(data[at:], edits, whole=True)
+    if found is None:
+        raise NotAcceptable("a damaged dataset cannot be corrected: ask for …/original")
+    header, used = found
+    return [data[:at], header, data[at + used :]]
+
+
+def _patched(view: memoryview, edits: Edits, *, whole: bool) -> tuple[bytes, int] | None:
+    try:
+        return patched(view, edits, whole=whole)
+    except Invalid as e:
+        raise NotAcceptable("this dataset cannot be corrected: ask for …/original") from e
+
+
 def _plan(chosen: Sequence[tuple[Row, str]], multipart: bool, url: str) -> Plan:
     """`chosen`: rows with the transfer syntax they are written again in; empty: they leave as they are stored."""
     tag = etag("instances", str(multipart), url, *(syntax for _, syntax in chosen), rows=[r for r, _ in chosen])
@@ -273,8 +328,10 @@ def _head_of(step: Made, length: int) -> bytes:
 
 def leaves_in(row: Row, way: Way | None) -> str:
     """The transfer syntax an instance is written again in; empty when it leaves as it is stored."""
-    if way is Way.TO_EXPLICIT:
+    if way is Way.TO_EXPLICIT or (EDITS in row and row["transfer_syntax"] == DEFLATED_LE):
         return EXPLICIT_LE
+    if EDITS in row:
+        return str(row["transfer_syntax"])
     if way is Way.TO_JPEG2000:
         return JPEG2000
     return row["transfer_syntax"] if row["dataset_offset"] < PART10_HEAD else ""

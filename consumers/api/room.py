@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from consumers.api import queries
+from consumers.api import overlay, queries
 from consumers.api.guard import Ask, OfStudy
 from consumers.api.retrieve import Retriever
 from consumers.api.views import Views
@@ -15,10 +15,11 @@ from infra import clock
 from infra.ports import Objects, Row, Select
 from infra.settings import Settings
 from schemas.errors import NotFound
+from schemas.overlay import Overlay, decode
 
 KNOWN_S = 60.0
 """How long a study's owner and an instance's served copy are believed. Neither changes by what arrives, only by what
-people correct, and a correction must show.
+people correct, and then all is forgotten (`forget`).
 """
 OWNERS_MAX = 50_000
 COPIES_MAX = 20_000
@@ -47,6 +48,18 @@ class Known(Generic[K, V]):
         if len(self._entries) > self._size_max:
             self._entries.popitem(last=False)
 
+    def clear(self) -> None:
+        """Nothing is known."""
+        self._entries.clear()
+
+
+@dataclass(frozen=True)
+class Owned:
+    """Whose a study is, and what people decided of it."""
+
+    patient_key: str
+    laid: Overlay | None
+
 
 @dataclass
 class Room:
@@ -56,7 +69,7 @@ class Room:
     views: Views
     objects: Objects
     retriever: Retriever
-    _owners: Known[str, str] = field(default_factory=lambda: Known(OWNERS_MAX))
+    _owners: Known[str, Owned] = field(default_factory=lambda: Known(OWNERS_MAX))
     _copies: Known[tuple[str, str, str], Row] = field(default_factory=lambda: Known(COPIES_MAX))
 
     def base(self, ask: Ask) -> str:
@@ -65,48 +78,67 @@ class Room:
 
     async def with_owner(self, study_uid: str, select: Select) -> tuple[str, list[Row]]:
         """(patient key of a study, rows of a read about it), asked together. Raises NotFound for an unknown study."""
+        owned, rows = await self._with_owned(study_uid, select)
+        return owned.patient_key, rows
+
+    async def _with_owned(self, study_uid: str, select: Select) -> tuple[Owned, list[Row]]:
         known = self._owners.get(study_uid)
         if known is not None:
             return known, await self.views.tables.select(select)
-        owner, rows = await self.views.tables.select_many((queries.study_owner(study_uid), select))
-        if not owner:
+        found, rows = await self.views.tables.select_many((queries.study_owner(study_uid), select))
+        if not found:
             raise NotFound("this study is not in the archive, or not yet searchable")
-        key: str = owner[0]["patient_key"] or ""
-        self._owners.put(study_uid, key)
-        return key, rows
+        owned = _owned(found[0])
+        self._owners.put(study_uid, owned)
+        return owned, rows
 
-    async def copies(self, study_uid: str, series_uid: str = "", sop_uid: str = "") -> tuple[str, list[Row]]:
-        """(patient key, served copies) of a study, a series or an instance, as they lie in their packs.
+    async def copies(
+        self, study_uid: str, series_uid: str = "", sop_uid: str = "", *, original: bool = False
+    ) -> tuple[str, list[Row]]:
+        """(patient key, served copies) of a study, a series or an instance, as they lie in their packs and with what
+        people decided of them; `original`: as they are stored, also those that are rejected.
 
         Who reads a series' metadata reads its frames next: each instance is then known already. Raises NotFound.
         """
         if sop_uid:
             owner, copy = self._owners.get(study_uid), self._copies.get((study_uid, series_uid, sop_uid))
-            if owner is not None and copy is not None:
-                return owner, [copy]
+            if owner is not None and copy is not None and not original:
+                return owner.patient_key, [copy]
             select = queries.first_copy(study_uid, series_uid, sop_uid)
         else:
             select = queries.copies(study_uid, series_uid)
-        owner, rows = await self.with_owner(study_uid, select)
+        owned, rows = await self._with_owned(study_uid, select)
+        if owned.laid is not None:
+            if sop_uid:  # another than the first may be the one
+                rows = await self.views.tables.select(queries.copies(study_uid, series_uid, sop_uid))
+            rows = overlay.served(owned.laid, rows, original=original)
         served: dict[tuple[str, str], Row] = {}
         for row in rows:
             served.setdefault((row["series_uid"], row["sop_uid"]), row)
         if not served:
             raise NotFound("this is not in the archive, or not yet searchable")
-        if len(served) <= COPIES_MAX // 4:
+        if len(served) <= COPIES_MAX // 4 and not original:
             for (series, sop), row in served.items():
                 self._copies.put((study_uid, series, sop), row)
-        return owner, sorted(served.values(), key=lambda r: (r["record_offset"], r["tar_offset"]))
+        return owned.patient_key, sorted(served.values(), key=lambda r: (r["record_offset"], r["tar_offset"]))
 
-    async def asked(self, ask: Ask, names: Sequence[str]) -> tuple[OfStudy, list[Row]]:
+    def forget(self) -> None:
+        """People have corrected something: nothing of studies is believed any more."""
+        self._owners.clear()
+        self._copies.clear()
+
+    async def asked(self, ask: Ask, names: Sequence[str], *, original: bool = False) -> tuple[OfStudy, list[Row]]:
         """The served copies of what an address names: `names` are those of its parts that are UIDs. Raises NotFound."""
         uids = [ask.uid(n) for n in names]
-        owner, rows = await self.copies(*uids)
+        owner, rows = await self.copies(*uids, original=original)
         return OfStudy(uids[0], owner), rows
 
     async def owners(self, study_uids: Sequence[str]) -> list[tuple[str, str]]:
         """(study_uid, patient key) of several studies; an empty key for one that is not known."""
         answers = await self.views.tables.select_many([queries.study_owner(u) for u in study_uids])
-        return [
-            (u, (rows[0]["patient_key"] or "") if rows else "") for u, rows in zip(study_uids, answers, strict=True)
-        ]
+        return [(u, _owned(rows[0]).patient_key if rows else "") for u, rows in zip(study_uids, answers, strict=True)]
+
+
+def _owned(row: Row) -> Owned:
+    laid = decode(row["overlay"]) if row["overlay"] else None
+    return Owned((laid.patient_key if laid else "") or row["patient_key"] or "", laid)

@@ -12,9 +12,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from consumers.api import dicomjson, match, queries
+from consumers.api import dicomjson, match, overlay, queries
 from consumers.api.attributes import Level
 from consumers.api.calendar import Calendar
+from consumers.api.current import current
 from consumers.api.planner import ByAccession, ByDay, ByName, ByPatientID, ByUid, Plan
 from consumers.api.qido import Kind, Query
 from consumers.api.walk import FIRST_PAGE, NEXT_PAGE, Deadline, Group, Partition, Reader, merged, walked
@@ -120,12 +121,14 @@ class _Run:
 
     async def _studies(self) -> AsyncIterator[list[Row]]:
         query, plan = self._query, self._plan
-        fits = _answer_test(query, plan)
+        listed, anywhere = _answer_test(query, plan), _answer_test(query, plan, whole=True)
         seen: set[str] = set()
         async for chunk in self._candidates():
             rows = []
-            for row in chunk:
+            for row in await current(self.reader, chunk):
                 uid = row["study_uid"]
+                # One that is corrected may belong in the list no longer.
+                fits = anywhere if overlay.LAID in row else listed
                 if uid not in seen and fits(row):
                     seen.add(uid)
                     rows.append(row)
@@ -146,7 +149,7 @@ class _Run:
             part = rows[at : at + NEXT_PAGE]
             answers = await self.reader.select_many([queries.study_header(r["study_uid"]) for r in part])
             for row, header in zip(part, answers, strict=True):
-                text = (header[0]["attributes"] if header else None) or "{}"
+                text = overlay.study_header(row, (header[0]["attributes"] if header else None) or "{}")
                 if match.fits(read(text), tests):
                     found.append(row | {"attributes": text})
         return found
@@ -258,7 +261,11 @@ class _Run:
         one = _single(self._query, "SeriesInstanceUID")
         async for chunk in self._chunks():
             answers = await self.reader.select_many([queries.series_of(s["study_uid"], one) for s in chunk])
-            datasets = ((s, dicomjson.series(r)) for s, rows in zip(chunk, answers, strict=True) for r in rows)
+            datasets = (
+                (s, dicomjson.series(r))
+                for s, rows in zip(chunk, answers, strict=True)
+                for r in overlay.series_rows(s, rows)
+            )
             if hits := [Hit(study, found) for study, found in datasets if match.fits(found, tests)]:
                 yield hits
 
@@ -276,9 +283,10 @@ class _Run:
             )
             hits = []
             for n, study in enumerate(chunk):
-                above = {r["series_uid"]: dicomjson.series(r) for r in answers[len(chunk) + n]}
+                series_rows = overlay.series_rows(study, answers[len(chunk) + n])
+                above = {r["series_uid"]: dicomjson.series(r) for r in series_rows}
                 fitting = {uid: found for uid, found in above.items() if match.fits(found, series_tests)}
-                for row in _first_copies(answers[n]):
+                for row in _first_copies(overlay.instance_rows(study, answers[n])):
                     if row["series_uid"] in fitting:
                         found = dicomjson.instance(row)
                         if match.fits(found, tests):
@@ -295,9 +303,11 @@ class _Run:
                 yield rows[at : at + STUDIES_AT_ONCE]
 
 
-def _answer_test(query: Query, plan: Plan) -> Callable[[Row], bool]:
-    """The test of a row by its answer. A list that is read by one value holds only what fits that."""
-    conditions = [c for c in plan.filters if not _is_source(c.attribute.keyword, c.kind, plan.source)]
+def _answer_test(query: Query, plan: Plan, *, whole: bool = False) -> Callable[[Row], bool]:
+    """The test of a row by its answer. A list that is read by one value holds only what fits that, unless `whole`, and
+    only what lies within the days that it is read for.
+    """
+    conditions = [c for c in plan.filters if whole or not _is_source(c.attribute.keyword, c.kind, plan.source)]
     if not conditions:
         return lambda row: True
     tests = match.checks_of(conditions, fuzzy=query.fuzzy, combined=query.combined)

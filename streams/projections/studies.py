@@ -206,7 +206,8 @@ def summarise(partition: int, rows: Sequence[PackRow], since: int) -> list[Write
     writes += _series(rows, since)
     writes += _indexes(first, columns["answer"], last.offset)
     if first.offset >= since:
-        writes += _vocabulary(first)
+        # Said once, by a study's first pack.
+        writes += vocabulary(first.summary.study.patient_name, day_of_study(first)[:6], first.offset)
     return writes + timers(partition, rows, since)
 
 
@@ -265,38 +266,35 @@ def _series(rows: Sequence[PackRow], since: int) -> Iterator[Upsert]:
 
 
 def _indexes(first: PackRow, answer: str, timestamp: int) -> Iterator[Upsert]:
-    study, uid = first.summary.study, first.study_uid
-    day = day_of_study(first)
-    moment = day + study.study_time
     columns = {"patient_key": first.patient_key, "answer": answer}
+    study = first.summary.study
+    for table, key in index_keys(study, first.study_uid, first.patient_key, day_of_study(first)):
+        yield Upsert(table, key, {n: v for n, v in columns.items() if n not in key}, timestamp)
 
-    def index(table: str, **key: Any) -> Upsert:
-        return Upsert(table, key, {n: v for n, v in columns.items() if n not in key}, timestamp)
 
-    yield index("studies_by_patient", patient_key=first.patient_key, moment=moment, study_uid=uid)
+def index_keys(study: StudyPart, uid: str, patient: str, day: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(list, key) of each list that has a study, where `day` is the one that lists have it under."""
+    moment = day + study.study_time
+    at = {"moment": moment, "study_uid": uid}
+    yield "studies_by_patient", {"patient_key": patient, **at}
     if study.patient_id:
-        yield index("studies_by_patient_id", patient_id=study.patient_id, moment=moment, study_uid=uid)
+        yield "studies_by_patient_id", {"patient_id": study.patient_id, **at}
     if study.accession:
-        yield index(
-            "studies_by_accession",
-            accession=study.accession,
-            accession_issuer=study.accession_issuer,
-            study_uid=uid,
-        )
-    yield index("studies_by_day", day=day, moment=moment, study_uid=uid)
+        key = {"accession": study.accession, "accession_issuer": study.accession_issuer, "study_uid": uid}
+        yield "studies_by_accession", key
+    yield "studies_by_day", {"day": day, **at}
     shard = shard_of(uid, NAME_SHARDS)
     for token in name_tokens(study.patient_name):
-        yield index("studies_by_name_token", token=token, month=day[:6], shard=shard, moment=moment, study_uid=uid)
+        yield "studies_by_name_token", {"token": token, "month": day[:6], "shard": shard, **at}
 
 
-def _vocabulary(first: PackRow) -> Iterator[Upsert]:
-    """Tokens and their months: keys alone, said once, by a study's first pack."""
-    month = day_of_study(first)[:6]
-    for token in name_tokens(first.summary.study.patient_name):
-        yield Upsert("name_tokens", {"prefix": token[:PREFIX_LENGTH], "token": token}, {}, first.offset)
-        yield Upsert("name_token_months", {"token": token, "month": month}, {}, first.offset)
+def vocabulary(patient_name: str, month: str, offset: int) -> Iterator[Upsert]:
+    """Tokens and their months: keys alone."""
+    for token in name_tokens(patient_name):
+        yield Upsert("name_tokens", {"prefix": token[:PREFIX_LENGTH], "token": token}, {}, offset)
+        yield Upsert("name_token_months", {"token": token, "month": month}, {}, offset)
         for trigram, rest in trigrams(token):
-            yield Upsert("name_trigrams", {"trigram": trigram, "rest": rest, "token": token}, {}, first.offset)
+            yield Upsert("name_trigrams", {"trigram": trigram, "rest": rest, "token": token}, {}, offset)
 
 
 def day_of_study(first: PackRow) -> str:

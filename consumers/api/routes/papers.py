@@ -6,30 +6,31 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from consumers.api import queries, status
+from consumers.api.current import current
 from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
+from consumers.api.overlay import LAID
 from consumers.api.room import Room
+from consumers.api.routes.lists import JSON, MONTHS, PAGE, limit_of, months_of, without
 from consumers.api.walk import Deadline, Partition, Reader, merged
 from infra import clock
 from infra.ports import Row
 from schemas.errors import Defect, Invalid, NotFound
 
-JSON = "application/json"
 FHIR = "application/fhir+json"
 PACKS_SHOWN_MAX = 200
-LIMIT, LIMIT_MAX = 100, 1000
-MONTHS_BACK = 24
-"""Months that an answer without a month looks back."""
+
+REASSIGNED = "reassigned"
+"""`basis` of a patient whom no dataset names."""
 
 _KEY = re.compile(r"k[0-9]{1,4}:[A-Za-z0-9_-]{43}\Z")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
-_MONTH = re.compile(r"[0-9]{4}(?:0[1-9]|1[0-2])\Z")
 _DAY = re.compile(r"[0-9]{4}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])\Z")
-_PAGE = {"limit": f"most entries, at most {LIMIT_MAX}"}
 
 
 def add(guard: Guard, room: Room) -> None:
@@ -47,6 +48,7 @@ def _add_study(guard: Guard, room: Room) -> None:
     async def study_status(ask: Ask) -> Answer:
         uid = ask.uid("study")
         found, listed = await room.views.tables.select_many((queries.study_state(uid), queries.packs_of(uid)))
+        found = await current(room.views.tables, found)
         if not found:
             raise NotFound("this study is not in the archive, or not yet searchable")
         wanted = [queries.pack(p["pack_id"]) for p in listed[:PACKS_SHOWN_MAX]]
@@ -56,8 +58,8 @@ def _add_study(guard: Guard, room: Room) -> None:
 
     async def study_accesses(ask: Ask) -> Answer:
         uid = ask.uid("study")
-        owner, rows = await room.with_owner(uid, queries.accesses_of_study(uid, _limit(ask)))
-        return _json(OfStudy(uid, owner), {"study_uid": uid, "accesses": [_without(r, "study_uid") for r in rows]})
+        owner, rows = await room.with_owner(uid, queries.accesses_of_study(uid, limit_of(ask)))
+        return _json(OfStudy(uid, owner), {"study_uid": uid, "accesses": [without(r, "study_uid") for r in rows]})
 
     guard.get(
         "/studies/{study}",
@@ -72,7 +74,7 @@ def _add_study(guard: Guard, room: Room) -> None:
         action="read-accesses",
         summary="Who saw a study, when and why, newest first",
         tag="Studies",
-        parameters=_PAGE,
+        parameters=PAGE,
         source="sijil.accesses",
     )
 
@@ -172,18 +174,19 @@ def _report_id(ask: Ask) -> str:
 def _add_patient(guard: Guard, room: Room) -> None:
     async def patient(ask: Ask) -> Answer:
         key = _key(ask)
-        rows = await room.views.tables.select(queries.patient(key))
+        rows = await room.views.tables.select(queries.patient(key)) or await _reassigned(room, key)
         if not rows:
             raise NotFound("this patient is not in the archive, or not yet searchable")
         shown = ((rows[0]["last_study_uid"], key),) if rows[0]["last_study_uid"] else ()
         return _json(OfSearch({"patient_key": (key,)}, shown), rows[0])
 
     async def patient_studies(ask: Ask) -> Answer:
-        key, limit = _key(ask), _limit(ask)
+        key, limit = _key(ask), limit_of(ask)
         deadline = Deadline(room.settings.query_deadline_s)
         rows: list[Row] = []
         async for chunk in merged(Reader(room.views.tables), [Partition(queries.by_patient(key))], deadline):
-            rows += chunk
+            # One that was reassigned is here under its old and under its new patient.
+            rows += [r for r in await current(room.views.tables, chunk) if r.get("patient_key", key) == key]
             if len(rows) >= limit:
                 break
         del rows[limit:]
@@ -193,14 +196,14 @@ def _add_patient(guard: Guard, room: Room) -> None:
         return _json(OfSearch({"patient_key": (key,)}, shown), {"patient_key": key, "studies": studies})
 
     async def patient_accesses(ask: Ask) -> Answer:
-        key, limit = _key(ask), _limit(ask)
+        key, limit = _key(ask), limit_of(ask)
         rows: list[Row] = []
-        for month in _months(ask):
+        for month in months_of(ask):
             rows += await room.views.tables.select(queries.accesses_of_patient(key, month, limit - len(rows)))
             if len(rows) >= limit:
                 break
         shown = [(row["study_uid"], key) for row in rows if row["study_uid"]]
-        accesses = [_without(r, "patient_key", "month") for r in rows]
+        accesses = [without(r, "patient_key", "month") for r in rows]
         return _json(OfSearch({"patient_key": (key,)}, shown), {"patient_key": key, "accesses": accesses})
 
     guard.get(
@@ -217,7 +220,7 @@ def _add_patient(guard: Guard, room: Room) -> None:
         action="read-patient",
         summary="A patient's file: the studies of all sites, newest first",
         tag="Patients",
-        parameters=_PAGE,
+        parameters=PAGE,
     )
     guard.get(
         "/patients/{key}/accesses",
@@ -225,9 +228,24 @@ def _add_patient(guard: Guard, room: Room) -> None:
         action="read-accesses",
         summary="Who saw a patient's file, when and why, newest first",
         tag="Patients",
-        parameters=_PAGE | {"month": f"YYYYMM; without it the last {MONTHS_BACK} months"},
+        parameters=PAGE | MONTHS,
         source="sijil.accesses",
     )
+
+
+async def _reassigned(room: Room, key: str) -> list[Row]:
+    """A patient who is known by studies alone that people gave them: as the newest of these has them."""
+    listed = await room.views.tables.select(replace(queries.by_patient(key), limit=1))
+    return [
+        {
+            "patient_key": key,
+            "basis": REASSIGNED,
+            **{n: row[n] for n in ("patient_name", "patient_id", "issuer", "birth_date", "sex")},
+            "last_study_uid": row["study_uid"],
+        }
+        for row in await current(room.views.tables, listed)
+        if LAID in row and row["patient_key"] == key
+    ]
 
 
 def _study(row: Row, base: str) -> dict[str, Any]:
@@ -260,44 +278,26 @@ def _key(ask: Ask) -> str:
 
 
 def _add_faults(guard: Guard, room: Room) -> None:
-    async def conflicts(ask: Ask) -> Answer:
-        limit = _limit(ask)
-        rows: list[Row] = []
-        for month in _months(ask):
-            rows += await room.views.tables.select(queries.conflicts(month, limit - len(rows)))
-            if len(rows) >= limit:
-                break
-        return _listed("conflicts", rows, "month")
-
     async def rejections(ask: Ask) -> Answer:
         day = ask.option("day") or clock.now().strftime("%Y%m%d")
         if not _DAY.match(day):
             raise Invalid("option-day", "day must be YYYYMMDD")
-        rows = await room.views.tables.select(queries.rejections(day, _limit(ask)))
+        rows = await room.views.tables.select(queries.rejections(day, limit_of(ask)))
         return _listed("rejections", rows, "day")
 
-    guard.get(
-        "/conflicts",
-        conflicts,
-        action="read-conflicts",
-        summary="Copies of an instance whose contents differ, newest first; the first one in the log is served",
-        tag="Faults",
-        parameters=_PAGE | {"month": f"YYYYMM; without it the last {MONTHS_BACK} months"},
-        source="sijil.study.lifecycle",
-    )
     guard.get(
         "/rejections",
         rejections,
         action="read-rejections",
         summary="Instances that the doors refused on a day, and why, newest first",
         tag="Faults",
-        parameters=_PAGE | {"day": "YYYYMMDD, UTC; today without it"},
+        parameters=PAGE | {"day": "YYYYMMDD, UTC; today without it"},
     )
 
 
 def _listed(name: str, rows: Sequence[Row], partition: str) -> Answer:
     shown = [(r["study_uid"], "") for r in rows if r["study_uid"]]
-    return _json(OfSearch({}, shown), {name: [_without(r, partition) for r in rows]})
+    return _json(OfSearch({}, shown), {name: [without(r, partition) for r in rows]})
 
 
 # ------------------------------------------------------------------------------------------------ common
@@ -305,27 +305,3 @@ def _listed(name: str, rows: Sequence[Row], partition: str) -> Answer:
 
 def _json(about: OfStudy | OfSearch, document: Any) -> Answer:
     return Answer(about=about, content=msgspec.json.encode(document), media_type=JSON)
-
-
-def _without(row: Row, *columns: str) -> dict[str, Any]:
-    """A row as JSON shows it: without the columns that the address said, and without what is not set."""
-    return {n: v for n, v in row.items() if n not in columns and v is not None}
-
-
-def _limit(ask: Ask) -> int:
-    text = ask.option("limit") or str(LIMIT)
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= LIMIT_MAX):
-        raise Invalid("option-limit", f"limit must be a number from 1 to {LIMIT_MAX}")
-    return int(text)
-
-
-def _months(ask: Ask) -> list[str]:
-    """The month asked for, else those to look back on, newest first."""
-    month = ask.option("month")
-    if month:
-        if not _MONTH.match(month):
-            raise Invalid("option-month", "month must be YYYYMM")
-        return [month]
-    now = clock.now()
-    last = now.year * 12 + now.month - 1
-    return [f"{m // 12:04}{m % 12 + 1:02}" for m in range(last, last - MONTHS_BACK, -1)]

@@ -109,7 +109,7 @@ def _originals(room: Room, names: Sequence[str]) -> Handler:
         multipart = not single or (all(a.multipart for a in accepted) and bool(accepted))
         if not any(a.takes(DICOM) for a in accepted):
             raise NotAcceptable("the stored bytes leave as application/dicom")
-        about, rows = await room.asked(ask, names)
+        about, rows = await room.asked(ask, names, original=True)
         plan = room.retriever.originals(rows, multipart=multipart, url=_url(ask, room))
         return await answering.of_plan(ask, room, about, plan, one=single)
 

@@ -10,7 +10,7 @@ import pytest
 from schemas.errors import Invalid
 from schemas.events import EVENTS, AccessGranted, DuplicateFound, Event, Shown, StudyCompleted
 from schemas.tables import Upsert
-from streams.dispatch import BY_STUDY, NOT_PROJECTED, PROJECT, TOPICS_FOLLOWED, project, wanted
+from streams.dispatch import BY_STUDY, CORRECTIONS, NOT_PROJECTED, PROJECT, TOPICS_FOLLOWED, project, wanted
 from streams.limits import within
 from tests.unit.streams.samples import T0, fact
 
@@ -27,7 +27,8 @@ KEY = "k1:" + "a" * 43
 
 def test_every_event_has_one_place() -> None:
     for event in EVENTS:
-        assert (event in PROJECT) + (event in BY_STUDY) + (event in NOT_PROJECTED) == 1, event.TYPE
+        places = (event in PROJECT) + (event in BY_STUDY) + (event in CORRECTIONS) + (event in NOT_PROJECTED)
+        assert places == 1, event.TYPE
 
 
 def test_topics_without_events_are_followed_too() -> None:
