@@ -243,9 +243,10 @@ TABLES: tuple[Table, ...] = (
         ("within",),
         ("part", "arrivals_partition"),
         frozenset({"part"}),
-        source="study.arrivals",
+        source="study.arrivals; rows of a negative arrivals_partition from study.corrections",
         about="How many studies the years have (within: ever), a year's months (YYYY), a month's days (YYYYMM), by"
-        " partition of the topic: a walk reads no empty day, a page far down leaves out whole years.",
+        " partition of the topic: a walk reads no empty day, a page far down leaves out whole years. A negative"
+        " partition: of one study, which people moved or rejected.",
     ),
     _index(
         "studies_by_name_token",

@@ -7,6 +7,7 @@ reads a list takes the study as it is now (`studies.overlay`) and looks whether 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from schemas.events import Event, StudyRejected
 from schemas.identity import patient_key
 from schemas.overlay import Choice, Overlay, Rejection
 from schemas.pack import Manifest
-from schemas.tables import Upsert, Write
+from schemas.tables import EVER, Upsert, Write
 from streams import rejection_notes
 from streams.facts import Fact
 from streams.limits import within
@@ -36,6 +37,7 @@ _PARTS: Mapping[str, str] = {
     "00100040": "sex", "00080020": "study_date", "00080030": "study_time", "00080050": "accession",
     "00080090": "referring", "00081030": "description", "00200010": "study_id",
 }  # fmt: skip
+_STUDY_DATE = "00080020"
 _IDENTIFYING = frozenset(("00100020", "00100021", "00100030", "00100040"))
 
 
@@ -176,6 +178,22 @@ def _summarised(rows: Sequence[Row], first: PackRow, secret: bytes) -> Iterator[
         yield Upsert(table, key, {"corrected": True}, offset)
     if (study.patient_name, today) != (before.patient_name, day):
         yield from vocabulary(study.patient_name, today[:6], offset)
+    yield from _counts(rows, uid, day, "" if found.whole else today, offset)
+
+
+def _counts(rows: Sequence[Row], uid: str, counted: str, today: str, offset: int) -> Iterator[Upsert]:
+    """What `study_counts` has too much or too little of a study, which arrivals have counted on the day `counted`, when
+    it is to be seen on `today`, or nowhere. A study's rows are its own: they lie under a number that no partition has.
+    """
+    moved = {row.content.attributes.get(_STUDY_DATE, "") for row in rows} - {""}
+    if not moved and not any(row.content.type == "study.rejected" for row in rows):
+        return
+    own = -1 - (zlib.crc32(uid.encode()) >> 1)
+    parts = {part for day in {counted, *moved} for part in ((EVER, day[:4]), (day[:4], day[:6]), (day[:6], day))}
+    for within_, part in sorted(parts):
+        key = {"within": within_, "part": part, "arrivals_partition": own}
+        more = today.startswith(part) - counted.startswith(part)
+        yield Upsert("study_counts", key, {"studies": more, "last_offset": offset}, offset)
 
 
 def corrected(study: StudyPart, attributes: Mapping[str, str], site: str) -> StudyPart:

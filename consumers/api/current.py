@@ -43,6 +43,12 @@ async def current(tables: Reads, rows: Sequence[Row]) -> list[Row]:
             found.append(row)
         elif uid in laid:
             fresh = overlay.study(now[uid], laid[uid], members.get(uid, ()), series.get(uid, ()))
-            if fresh is not None:
+            if fresh is not None and _is_its_place(row, fresh):
                 found.append(fresh | {n: row[n] for n in ("moment",) if n in row})
     return found
+
+
+def _is_its_place(row: Row, fresh: Row) -> bool:
+    """Whether a list that goes by date and time has a study where it is now: one that was moved is there too."""
+    place = row.get("moment")
+    return place is None or not fresh["study_date"] or place == fresh["study_date"] + fresh["study_time"]

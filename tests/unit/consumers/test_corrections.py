@@ -128,6 +128,10 @@ def test_attributes_are_corrected_at_their_levels(archive: Corrected) -> None:
     archive.decide(type="correct", series_uid=SERIES, sop_uid="1.2", attributes={"InstanceNumber": "7"})
     assert archive.found("?StudyDate=20240110") == [STUDY]
     assert archive.found("?StudyDate=20250228") == ["9.9"]
+    assert archive.found("?StudyDate=20230101-20241231") == [STUDY]
+    assert archive.found("?StudyDate=20250101-") == ["9.9"]
+    assert archive.found("") == ["9.9", STUDY]
+    assert archive.found("?offset=1") == [STUDY]
     assert archive.found("?AccessionNumber=A-9") == [STUDY]
     assert STUDY not in archive.found("?AccessionNumber=A-1")
     assert archive.found("?StudyDescription=CT%20neck") == [STUDY]

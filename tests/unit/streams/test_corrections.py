@@ -67,8 +67,10 @@ class Worker:
         async def scan(name: str) -> list[Any]:
             return sorted([str(sorted(r.items())) async for r in self.tables.scan(name, writetime=True)])
 
-        names = ("studies", "corrections", "corrections_by_month", "studies_by_patient", "studies_by_patient_id",
-                 "studies_by_day", "studies_by_name_token", "name_tokens", "studies_by_accession")  # fmt: skip
+        names = (
+            "studies", "corrections", "corrections_by_month", "studies_by_patient", "studies_by_patient_id",
+            "studies_by_day", "study_counts", "studies_by_name_token", "name_tokens", "studies_by_accession",
+        )  # fmt: skip
         return {name: asyncio.run(scan(name)) for name in names}
 
     def overlay(self) -> Any:
@@ -141,6 +143,31 @@ def test_the_last_one_decides(archive: Archive) -> None:
     assert found.rejected["1.1"].code == "113001"
     assert found.served["1.1"].sha256 == "a" * 64
     assert found.patient_key.startswith("k1:")
+
+
+def test_counts_follow_a_study(archive: Archive) -> None:
+    worker = Worker(archive, archive.arrivals)
+
+    def counts(within: str) -> dict[str, int]:
+        rows = asyncio.run(worker.tables.select(Select("study_counts", {"within": within})))
+        found: dict[str, int] = {}
+        for row in rows:
+            found[row["part"]] = found.get(row["part"], 0) + row["studies"]
+        return found
+
+    assert (counts("ever"), counts("202502")) == ({"2025": 1}, {"20250228": 1})
+    worker.corrections([archive.decided(70, {"type": "correct", "attributes": {"StudyDate": "20240110"}})])
+    assert (counts("ever"), counts("202502")) == ({"2024": 1, "2025": 0}, {"20250228": 0})
+    assert (counts("2024"), counts("202401")) == ({"202401": 1}, {"20240110": 1})
+    worker.apply([archive.decided(71, {"type": "reject", "code": "113001"})], "sijil.study.corrections", 200)
+    assert (counts("ever"), counts("202401")) == ({"2024": 0, "2025": 0}, {"20240110": 0})
+    worker.apply([archive.decided(72, {"type": "restore"})], "sijil.study.corrections", 201)
+    worker.apply(
+        [archive.decided(73, {"type": "correct", "attributes": {"StudyDate": "20250227"}})],
+        "sijil.study.corrections",
+        202,
+    )
+    assert (counts("ever"), counts("202502")) == ({"2024": 0, "2025": 1}, {"20250227": 1, "20250228": 0})
 
 
 def test_a_study_that_is_not_there(archive: Archive) -> None:
