@@ -42,14 +42,15 @@ bench: stack tools  ## figures of ingest, queries and projections, as a table an
 stack: .venv/installed  ## install what the local stack needs: Python packages, the servers' jars, the viewer
 	@$(BIN)/python -m infra.stack.install
 
-# pip brings uv, uv the packages of the lock with their checksums, and the project in place. A second call does nothing.
+# pip brings uv, uv the packages of the lock with their checksums, compiled once for all the processes that import them,
+# and the project in place. A second call does nothing.
 .venv/installed: $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11 (this is $$($(PYTHON) -V))"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
 		{ echo "no virtual environment could be made: install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $(LOCK)
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r $(LOCK)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
