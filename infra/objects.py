@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from infra import s3_parts
+from infra import faults, s3_parts
 from infra.ports import ObjectInfo
 from infra.presigned import Presigned
 from infra.s3 import CLIENT_ERRORS, DEADLINE_S, Taken, base64_of, call, client, mapped
@@ -144,6 +144,12 @@ class S3Objects:
             _rfc3339(answer["ObjectLockRetainUntilDate"]) if locked else "",
         )
 
+    def versions(self, bucket: str, key: str) -> list[str]:
+        """Ids of all versions of a key, newest first."""
+        step = f"list versions {bucket}/{key}"
+        answer = call(step, lambda: self._s3.list_object_versions(Bucket=bucket, Prefix=key), self._deadline_s)
+        return [v["VersionId"] for v in answer.get("Versions", []) if v["Key"] == key]
+
     def list(self, bucket: str, prefix: str) -> Iterable[str]:
         step = f"list {bucket}/{prefix}"
         token = ""
@@ -167,10 +173,13 @@ class S3Objects:
         """
         there = self._copied(target, sha256)
         version = there.version_id if there else self._copy(source, target, sha256)  # Step 1
+        faults.point("objects.after-copy")
         if not (there and there.retain_until):
             self._verify(target, version, sha256)  # Step 2
+        faults.point("objects.after-verify")
         if not (there and there.locked_until(retain_until)):
             self._lock(target, version, retain_until)  # Step 3
+        faults.point("objects.after-lock")
         info = self.head(*target, version_id=version)
         if not info.locked_until(retain_until):
             raise Defect(f"{target[0]}/{target[1]} could not be locked")
@@ -178,11 +187,7 @@ class S3Objects:
 
     def _copied(self, target: Where, sha256: str) -> ObjectInfo | None:
         """The version of the target with that SHA-256 and the latest lock, if any."""
-        bucket, key = target
-        step = f"list versions {bucket}/{key}"
-        answer = call(step, lambda: self._s3.list_object_versions(Bucket=bucket, Prefix=key), self._deadline_s)
-        ids = [v["VersionId"] for v in answer.get("Versions", []) if v["Key"] == key]
-        versions = [self.head(bucket, key, version_id=i) for i in ids]
+        versions = [self.head(*target, version_id=i) for i in self.versions(*target)]
         same = [v for v in versions if v.metadata.get("sha256") == sha256]
         return max(same, key=lambda v: v.retain_until, default=None)
 

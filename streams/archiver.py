@@ -35,8 +35,6 @@ log = telemetry.logger(__name__)
 
 RETRY_S = 60.0
 LOOK_S = 0.25
-YIELD_LAG = 20
-"""Events that the worker may be behind before this process steps aside."""
 YIELD_S = 20.0
 """Longest it steps aside for one pack: the archive copy is written soon, also under lasting load."""
 
@@ -57,15 +55,15 @@ class Archiver:
         objects: Objects,
         publish: Publish,
         keep: Keep,
-        lag: Callable[[], Awaitable[int]],
+        busy: Callable[[], Awaitable[bool]],
         *,
         source: str,
         bucket: str,
         least_years: int,
     ) -> None:
-        """`tables`: the active read models. `lag`: events that they do not have. `bucket`: the archive's."""
+        """`tables`: the active read models. `busy`: whether others need the machine now. `bucket`: the archive's."""
         self._tables, self._objects, self._publish = tables, objects, publish
-        self._keep, self._lag, self._source = keep, lag, source
+        self._keep, self._busy, self._source = keep, busy, source
         self._bucket, self._least_years = bucket, least_years
         self._comparing = Comparing()
         self.progress_at = clock.monotonic()
@@ -174,9 +172,9 @@ class Archiver:
     # -------------------------------------------------------------------------------------------- tiering
 
     async def _step_aside(self) -> None:
-        """Ingest and queries first: wait while the worker is behind, for a while."""
+        """Ingest and queries first: a copy costs the S3 service as much as the pack did."""
         deadline = clock.monotonic() + YIELD_S
-        while await retrying("lag", self._lag, RETRY_S) > YIELD_LAG:
+        while await retrying("busy", self._busy, RETRY_S):
             if clock.monotonic() > deadline:
                 return
             await asyncio.sleep(4 * LOOK_S)

@@ -23,6 +23,7 @@ from streams.archiver import RETRY_S, Archiver
 from streams.emission import publisher
 from streams.following import Follower, Partition
 from streams.retry import retrying
+from streams.traffic import Traffic
 from streams.worker import ARRIVALS
 from streams.worker_process import CHAIN_CLOSE_S, LOOK_S, STALLED_S
 
@@ -44,18 +45,19 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
     objects, kafka = S3Objects(settings, deadline_s=COPY_S), KafkaLog(settings)
     chain = await asyncio.to_thread(ChainedLog.open, settings, "archiver", kafka, objects)
 
-    async def worker_lag() -> int:
+    traffic = Traffic(settings.archive_calm_s)
+
+    async def busy() -> bool:
         ends = await asyncio.to_thread(kafka.ends, ARRIVALS)
         rows = await tables.select(Select("projection_positions", {"projection": VIEWS, "topic": ARRIVALS}))
-        applied = {r["partition"]: r["next_offset"] for r in rows}
-        return sum(max(0, end - applied.get(p, 0)) for p, end in ends.items())
+        return traffic.busy(ends, {r["partition"]: r["next_offset"] for r in rows}, clock.monotonic())
 
     archiver = Archiver(
         tables,
         objects,
         publisher(chain),
         DeadLetters.open(settings, objects).keep,
-        worker_lag,
+        busy,
         source=chain.source,
         bucket=settings.bucket_archive,
         least_years=settings.retention_years,

@@ -113,10 +113,13 @@ class Follower:
         handle: Handle,
         *,
         batch: int,
+        gather_s: Mapping[str, float] | None = None,
         on_assigned: Hook = _nothing,
         on_revoked: Hook = _nothing,
     ) -> None:
+        """`gather_s`: how long events of a topic may be waited with, so that more of them share a batch's cost."""
         self._handle, self._batch = handle, batch
+        self._gather_s = gather_s or {}
         self._hook = on_assigned
         self._failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self.paused: dict[Partition, Position] = {}
@@ -139,18 +142,20 @@ class Follower:
 
     async def _agent(self, stream: Any) -> None:
         events: asyncio.Queue[Any] = asyncio.Queue(self._batch)
-        doing = asyncio.create_task(self._batches(events))
+        doing = asyncio.create_task(self._batches(events, self._gather_s.get(stream.channel.get_topic_name(), 0.0)))
         try:
             async for event in stream.noack().events():
                 await events.put(event)
         finally:
             doing.cancel()
 
-    async def _batches(self, events: asyncio.Queue[Any]) -> None:
+    async def _batches(self, events: asyncio.Queue[Any], gather_s: float) -> None:
         """Hand on what is there, at most a batch, as often as the last one is done."""
         try:
             while True:
                 batch = [await events.get()]
+                if gather_s and not events.full():
+                    await asyncio.sleep(gather_s)
                 while len(batch) < self._batch and not events.empty():
                     batch.append(events.get_nowait())
                 await self._do([e for e in batch if self._is_current(e.message)])

@@ -15,6 +15,8 @@ from infra.kafka import KafkaLog
 from infra.objects import S3Objects
 from infra.settings import Settings
 from schemas.errors import Transient
+from schemas.events import AccessGranted
+from schemas.topics import topic_of
 from streams import service
 from streams.apply import Projector
 from streams.dispatch import TOPICS_FOLLOWED
@@ -31,6 +33,8 @@ LOOK_S = 1.0
 STALLED_S = 180.0
 """Without a finished batch for so long while events wait, the process is not alive."""
 CHAIN_CLOSE_S = 3.0
+GATHER_S = 0.2
+"""Accesses are waited with for so long: reads come one by one, and nobody waits for a trail's next line."""
 
 
 def group_of(keyspace: str) -> str:
@@ -83,6 +87,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
         TOPICS_FOLLOWED,
         worker.handle,
         batch=settings.projection_batch,
+        gather_s={topic_of(AccessGranted): GATHER_S},
         on_assigned=assigned,
         on_revoked=revoked,
     )

@@ -100,7 +100,8 @@ PARTS: tuple[Part, ...] = (
         command=seaweedfs.command,
         probe=seaweedfs.probe,
         finish=seaweedfs.finish,
-        environment={"GOMEMLIMIT": "384MiB"},  # collect garbage before taking more from the machine
+        # Collect often: pages that are warm are cheaper than fresh ones (11 instead of 15 to 19 ms a MB stored).
+        environment={"GOMEMLIMIT": "384MiB", "GOGC": "25"},
         folder=seaweedfs.folder,
         stop_s=3.0,
     ),

@@ -22,6 +22,8 @@ from infra.stack.credentials import S3_ACTIONS, Credentials
 from infra.stack.errors import StackError
 
 _TOKENS = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
+NICE = 5
+"""Senders come first: what they wait for is in the spool, and its way into S3 takes most of a small machine."""
 FSYNC = "fs.configure -locationPrefix=/buckets/ -fsync -apply"
 
 
@@ -108,7 +110,16 @@ def command(settings: Settings) -> Sequence[str]:
         "s3.allowDeleteBucketNotEmpty": "false",
         "s3.iam": "false",
     }
-    return [install.weed(), "-logtostderr=true", "-v=0", "server", *(f"-{k}={v}" for k, v in flags.items())]
+    return [
+        "nice",
+        "-n",
+        str(NICE),
+        install.weed(),
+        "-logtostderr=true",
+        "-v=0",
+        "server",
+        *(f"-{k}={v}" for k, v in flags.items()),
+    ]
 
 
 def probe(settings: Settings) -> None:

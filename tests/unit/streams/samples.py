@@ -82,6 +82,8 @@ class Pack:
     issuer: str = ""
     header: Mapping[str, str] = field(default_factory=lambda: PERSON)
     series: Mapping[str, str] = field(default_factory=dict)
+    tar: bytes = b""
+    """Its bytes, where somebody looks at them."""
 
     @property
     def manifest(self) -> Manifest:
@@ -92,8 +94,8 @@ class Pack:
             site=self.site,
             issuer=self.issuer or self.site,
             gateway=f"/gateway/{self.site}/1",
-            size=1000 * len(self.instances),
-            sha256=sha(f"pack {self.n}"),
+            size=len(self.tar) or 1000 * len(self.instances),
+            sha256=hashlib.sha256(self.tar).hexdigest() if self.tar else sha(f"pack {self.n}"),
             instances=len(self.instances),
             opened="2025-03-01T08:00:00Z",
             sealed="2025-03-01T08:00:01Z",
@@ -121,6 +123,8 @@ class Pack:
         data = encode_manifest(manifest.pack, manifest.instances)
         id = manifest.pack.pack_id
         digest = hashlib.sha256(data).hexdigest()
+        if self.tar:
+            objects.put(BUCKET, pack_key(id), self.tar, sha256=manifest.pack.sha256)
         objects.put(BUCKET, manifest_key(id), data, sha256=digest)
         return PackStored(
             pack_id=id,
