@@ -127,6 +127,7 @@ class ChainedLog:
         self._pending: deque[_Pending] = deque()
         self._told: WeakValueDictionary[int, Publication] = WeakValueDictionary()
         self._awaited: dict[int, Future[Position]] = {}
+        self._left = self._left_by_the_last_life()
         self._sender = Sender(log, self._journal, source, acknowledged=self._acknowledged, broken=self._break)
         self._keeper = threading.Thread(target=self._keep_until_closed, name="chain-keep", daemon=True)
         self._keeper.start()
@@ -148,6 +149,17 @@ class ChainedLog:
             anchor_interval_s=settings.anchor_interval_s,
         )
 
+    def _left_by_the_last_life(self) -> dict[str, Publication]:
+        """What is kept and not known to be acknowledged, by ids that their facts decide (UUIDv5)."""
+        first = self._journal.acknowledged + 1
+        left = {}
+        for entry in self._journal.read(first) if first <= self._head.sequence else ():
+            id = next((v.decode("ascii", "replace") for n, v in entry.record.headers if n == "ce_id"), "")
+            if id[14:15] == "5":
+                left[id] = self._told[entry.sequence] = Publication(id, entry.sequence, self)
+                left[id].kept.set_result(None)
+        return left
+
     @property
     def backlog(self) -> int:
         """Events published and not yet acknowledged."""
@@ -158,8 +170,11 @@ class ChainedLog:
     def publish(self, event: Event, *, id: str = "", subject: str = "", traceparent: str = "") -> Publication:
         """Raises Overloaded when too much is waiting, Invalid for an event that its own schema refuses.
 
-        `id` is for events whose id is decided by what decided them; a new one is made otherwise.
+        `id` is for events whose id is decided by what decided them; a new one is made otherwise. One that a process
+        before this has published under such an id, and that still waits for the log, is not published again.
         """
+        if id in self._left:
+            return self._left[id]
         id = id or str(clock.uuid7())
         time = clock.rfc3339(clock.now())
         make = partial(encode, event, id=id, source=self.source, time=time, subject=subject, traceparent=traceparent)

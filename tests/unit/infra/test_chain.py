@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from infra import anchors, chain_sender
+from infra import anchors, chain_sender, clock
 from infra.chain import ChainedLog
 from infra.memory import MemoryLog, MemoryObjects
 from infra.ports import Objects, Position, Stored
 from infra.settings import Settings
 from schemas.envelope import GENESIS, Link, Record, decode, link_of, record_hash
 from schemas.errors import Defect, Invalid, Overloaded, Permanent, Transient
+from schemas.identity import derived_id
 from schemas.topics import topic_of
 from tests.unit.infra.chains import SOURCE, rejected
 
@@ -450,3 +451,24 @@ def test_a_lost_journal_is_not_begun_again(log: MemoryLog, start: Start, tmp_pat
     objects.away = True
     with pytest.raises(Transient):
         start(log, anchors=(objects, BUCKET))
+
+
+def test_what_waits_since_the_last_life_is_not_published_twice(start: Callable[..., ChainedLog]) -> None:
+    away = Slow()
+    away.holding = True
+    decided, free = derived_id("pack", "1"), str(clock.uuid7())
+    chain = start(away)
+    for id in (decided, free):
+        chain.publish(rejected(1), id=id).kept.result(WAIT_S)
+    chain.close(0)
+
+    log = Slow()
+    log.holding = True
+    chain = start(log)
+    again = chain.publish(rejected(1), id=decided)
+    again.kept.result(WAIT_S)
+    assert (again.sequence, chain.backlog) == (1, 2)
+    eventually(lambda: len(log.held) == 2)
+    log.answer()
+    assert again.acknowledged.result(WAIT_S) == chain.publish(rejected(1), id=decided).acknowledged.result(WAIT_S)
+    assert checked(log) == [decided, free]
