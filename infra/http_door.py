@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import entry_points, version
+from types import FrameType
 
 import click
 import uvicorn
@@ -60,6 +61,8 @@ class HttpDoor:
         self.committed: CommittedInstances | None = None
         """What the whole archive has; None while no room answers that."""
         self.fronts: dict[int, Front] = {}
+        self.stopping = False
+        """The process ends: answers without an end of their own end now."""
 
     def on_start(self, task: Task) -> None:
         """Awaited before the door opens, in the order of registration; an error ends the process."""
@@ -199,6 +202,18 @@ def listen(host: str, port: int) -> socket.socket:
     return found
 
 
+class _Server(uvicorn.Server):
+    """Tells the door that it ends, before it waits for open answers."""
+
+    def __init__(self, config: uvicorn.Config, door: HttpDoor) -> None:
+        super().__init__(config)
+        self._door = door
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._door.stopping = True
+        super().handle_exit(sig, frame)
+
+
 def serve(settings: Settings) -> None:
     """Run the door until SIGTERM or SIGINT. Open requests have STOP_S to end."""
     kafka = KafkaLog(settings)
@@ -225,7 +240,7 @@ def serve(settings: Settings) -> None:
         # uvicorn raises the signal again once it has shut down; by then it is obeyed.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
-        server = uvicorn.Server(config)
+        server = _Server(config, door)
         server.run(sockets)
     finally:
         chain.close(STOP_S)

@@ -131,6 +131,7 @@ class Settings:
 
     # api
     access_window_s: float = _s(60.0, "one access.granted covers reads of (actor, study, purpose) for this long")
+    read_wait_s: float = _s(5.0, "longest a read waits for what its read token names")
     query_limit_max: int = _s(1000, "most rows of one QIDO-RS answer")
     query_deadline_s: float = _s(10.0, "longest a query may take before it answers with what it has and a cursor")
     query_explain: int = _s(0, "1: a search with the header Sijil-Explain is answered with its plan as well")

@@ -10,14 +10,16 @@ from starlette.responses import Response
 from consumers.api.audit import Audit
 from consumers.api.conditional import NotSatisfiable
 from consumers.api.decoders import Decoders
+from consumers.api.feed import Feed
 from consumers.api.freshness import Freshness
 from consumers.api.guard import Guard
 from consumers.api.headers import Headers
 from consumers.api.packs import Packs
+from consumers.api.read_after import ReadAfter
 from consumers.api.rendering import Renderer
 from consumers.api.retrieve import Retriever
 from consumers.api.room import Room
-from consumers.api.routes import corrections, papers, rendered, retrieve, search
+from consumers.api.routes import changes, corrections, papers, rendered, retrieve, search
 from consumers.api.views import Views
 from consumers.api.wado import NotAcceptable
 from consumers.committed import OnLoop, ReadModels
@@ -49,13 +51,14 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders) -> None:
     )
     packs = Packs(views, door.objects)
     room = Room(settings, views, door.objects, Retriever(packs, decoders))
-    guard = Guard(app, audit, freshness)
+    guard = Guard(app, audit, freshness, ReadAfter(views, settings.read_wait_s))
     search.add(guard, room)
-    retrieve.add(guard, room, Headers(packs))
+    retrieve.add(guard, room, Headers(packs), packs)
     rendered.add(guard, room, Renderer(packs, decoders))
     papers.add(guard, room)
     corrections.add(guard, room)
     freshness.watch("sijil.study.corrections", room.forget)
+    changes.add(guard, room, Feed(door.log), lambda: door.stopping)
 
     async def not_acceptable(request: Request, error: Exception) -> Response:
         return problem(406, "This cannot be answered in a form the client takes", str(error))

@@ -25,16 +25,28 @@ from starlette.types import Message, Receive, Scope, Send
 from consumers.api.access import ALLOWED, LOCAL, PURPOSE_HEADER, RULES, Who, purpose_of, refusal
 from consumers.api.audit import Audit, Pair, Window
 from consumers.api.freshness import Freshness
+from consumers.api.read_after import ReadAfter
 from infra.http_problems import problem
 from schemas.errors import Invalid
 from schemas.identity import check_uid
+from schemas.read_token import HEADER as READ_TOKEN_HEADER
 
 ACCESS_HEADER = "Sijil-Access-Id"
 LAG_HEADER = "Sijil-Projection-Lag"
 ARRIVALS = "sijil.study.arrivals"
 
 Chunk = bytes | memoryview
-Content = bytes | AsyncIterator[Chunk]
+
+
+@dataclass(frozen=True)
+class Portion:
+    """A piece of a stream that shows further studies: an access event of its own is durable before it leaves."""
+
+    shown: Sequence[Pair]
+    data: bytes
+
+
+Content = bytes | AsyncIterator[Chunk] | AsyncIterator[Chunk | Portion]
 
 
 @dataclass(frozen=True)
@@ -135,8 +147,8 @@ class GuardedRoute(APIRoute):
 class Guard:
     """Adds guarded routes to the application."""
 
-    def __init__(self, app: FastAPI, audit: Audit, freshness: Freshness) -> None:
-        self._app, self._audit, self._freshness = app, audit, freshness
+    def __init__(self, app: FastAPI, audit: Audit, freshness: Freshness, read_after: ReadAfter) -> None:
+        self._app, self._audit, self._freshness, self._read_after = app, audit, freshness, read_after
 
     def get(
         self,
@@ -180,7 +192,9 @@ class Guard:
         if (reason := refusal(who)) != ALLOWED:
             access_id = await self._audit.denied(who, action, reason, _study_of(request))
             return problem(403, "This purpose does not allow it", headers={ACCESS_HEADER: access_id}, reason=reason)
-        # Step 2: find
+        # Step 2: find, once what the client stored is there
+        if token := request.headers.get(READ_TOKEN_HEADER):
+            await self._read_after.wait(token)
         answer = await handler(Ask(request, who))
         # Step 3: durable access event
         window: Window | None = None
@@ -198,7 +212,11 @@ class Guard:
             LAG_HEADER: self._freshness.header(source),
             **answer.headers,
         }
-        return _respond(answer, headers, window)
+
+        async def show(pairs: Sequence[Pair]) -> None:
+            await self._audit.search(who, action, {}, pairs)
+
+        return _respond(answer, headers, window, show)
 
 
 def _study_of(request: Request) -> str:
@@ -211,7 +229,11 @@ def _study_of(request: Request) -> str:
     return uid
 
 
-def _respond(answer: Answer, headers: dict[str, str], window: Window | None) -> Response:
+Show = Callable[[Sequence[Pair]], Awaitable[None]]
+"""Makes an access event of what a portion shows."""
+
+
+def _respond(answer: Answer, headers: dict[str, str], window: Window | None, show: Show) -> Response:
     content = answer.content
     if isinstance(content, bytes):
         if window:
@@ -221,7 +243,7 @@ def _respond(answer: Answer, headers: dict[str, str], window: Window | None) -> 
         return Response(content, answer.status, headers, media_type=answer.media_type)
     if answer.length is not None:
         headers["Content-Length"] = str(answer.length)
-    return _Stream(content, answer.status, headers, answer.media_type, window)
+    return _Stream(content, answer.status, headers, answer.media_type, window, show)
 
 
 class _Stream(Response):
@@ -229,16 +251,17 @@ class _Stream(Response):
 
     def __init__(
         self,
-        pieces: AsyncIterator[Chunk],
+        pieces: AsyncIterator[Chunk | Portion],
         status: int,
         headers: Mapping[str, str],
         media_type: str,
         window: Window | None,
+        show: Show,
     ) -> None:
         self.status_code = status
         self.background = None
         self.body = b""
-        self._pieces, self._window = pieces, window
+        self._pieces, self._window, self._show = pieces, window, show
         self.raw_headers = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
         self.raw_headers.append((b"content-type", media_type.encode("latin-1")))
 
@@ -252,6 +275,9 @@ class _Stream(Response):
             async for piece in self._pieces:
                 if gone.done():
                     return
+                if isinstance(piece, Portion):
+                    await self._show(piece.shown)
+                    piece = piece.data
                 if window:
                     window.bytes += len(piece)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -38,6 +38,11 @@ def study_owner(study_uid: str) -> Select:
     return Select("studies", {"study_uid": study_uid}, ("patient_key", "overlay"))
 
 
+def study_place(study_uid: str) -> Select:
+    """Which partition of the arrivals a study is in: one row."""
+    return Select("studies", {"study_uid": study_uid}, ("arrivals_partition",))
+
+
 def series_of(study_uid: str, series_uid: str = "") -> Select:
     """The series of a study, or one of them."""
     where = {"study_uid": study_uid} | ({"series_uid": series_uid} if series_uid else {})

@@ -81,6 +81,15 @@ class Retriever:
         """Instances as they are stored."""
         return _plan([(r, "") for r in rows], multipart, url)
 
+    def media(self, rows: Sequence[Row], wanted: Sequence[str]) -> list[tuple[Row, str]]:
+        """Rows with the transfer syntax they are written again in for a medium; as stored where nothing else is had."""
+        ways = [choose(r["transfer_syntax"], wanted, decodable) or Way.AS_STORED for r in rows]
+        return [(r, leaves_in(r, way)) for r, way in zip(rows, ways, strict=True)]
+
+    async def file(self, row: Row, transfer_syntax: str) -> Chunks:
+        """One of them: a Part 10 file."""
+        return await self.open(_plan([(row, transfer_syntax)], False, ""))
+
     async def open(self, plan: Plan) -> Chunks:
         """The bytes of a plan. Its first piece is there: what goes wrong at once is raised here."""
         return await begun(self._all(plan.steps))

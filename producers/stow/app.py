@@ -31,6 +31,7 @@ from producers.stow.inflating import Inflater, InflatesTooLarge
 from producers.stow.multipart import Begin, End, Parser, media_type
 from producers.stow.negotiate import DICOM, DICOM_JSON
 from producers.stow.receive import Budget, Door, Receiver, TooManyParts
+from schemas import read_token
 from schemas.errors import Invalid, SijilError, Transient
 from schemas.identity import check_uid
 from schemas.pack import Sender
@@ -137,7 +138,9 @@ def _answer(request: Request, receiver: Receiver, outcomes: list[Outcome], answe
         return of_error(receiver.error) if isinstance(receiver.error, Transient) else problem(500, "A fault of our own")
     base = receiver.base or f"{request.url.scheme}://{request.url.netloc}"
     render = answer.xml_body if answer_type == negotiate.DICOM_XML else answer.body
-    return Response(render(outcomes, base + PREFIX), answer.status(outcomes), media_type=answer_type)
+    token = read_token.encode(receiver.pack_ids)
+    headers = {read_token.HEADER: token} if token else {}
+    return Response(render(outcomes, base + PREFIX), answer.status(outcomes), headers, media_type=answer_type)
 
 
 def _refused(error: SijilError) -> Response:

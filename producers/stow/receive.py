@@ -168,6 +168,8 @@ class Receiver:
         """Bytes in memory of parts that were taken."""
         self._parts = 0
         self.outcomes: list[Outcome | None] = []
+        self.pack_ids: set[str] = set()
+        """The packs of what was kept, for the read token."""
         self.error: SijilError | None = None
         """Why an instance could not be kept that was good."""
 
@@ -329,6 +331,7 @@ class Receiver:
     def _durable(self, future: Future[Kept], stored: Stored) -> Outcome:
         error = future.exception()
         if error is None:
+            self.pack_ids.add(future.result().pack_id)
             return stored
         self.error = error if isinstance(error, SijilError) else None
         return Failed(Named(stored.study_uid, stored.sop_uid, stored.sop_class), PROCESSING_FAILURE)

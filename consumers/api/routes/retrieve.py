@@ -9,6 +9,7 @@ from consumers.api.conditional import REVALIDATED, kept_for
 from consumers.api.decoders import decodable
 from consumers.api.guard import Answer, Ask, Guard, Handler
 from consumers.api.headers import Headers
+from consumers.api.packs import Packs
 from consumers.api.plan import boundary_of, etag
 from consumers.api.room import Room
 from consumers.api.streams import begun
@@ -23,6 +24,8 @@ from consumers.api.wado import (
     multipart_type,
     part_head,
 )
+from consumers.api.zipped import MEDIA_TYPE as ZIP
+from consumers.api.zipped import zipped
 from schemas.errors import Invalid
 
 TAG = "Retrieve (WADO-RS)"
@@ -40,17 +43,17 @@ _SYNTAX = (
 )
 
 
-def add(guard: Guard, room: Room, headers: Headers) -> None:
+def add(guard: Guard, room: Room, headers: Headers, packs: Packs) -> None:
     """Register the routes of the three levels."""
     for path, names, what in _LEVELS:
         guard.get(
             f"/dicom-web{path}",
-            _instances(room, names),
+            _instances(room, packs, names),
             action="retrieve",
             summary=f"Retrieve the instances of a {what}" if what != "instance" else "Retrieve an instance",
             description=_SYNTAX,
             tag=TAG,
-            media_types=('multipart/related; type="application/dicom"', DICOM)[: 1 + (what == "instance")],
+            media_types=('multipart/related; type="application/dicom"', DICOM if what == "instance" else ZIP),
         )
         guard.get(
             f"/dicom-web{path}/metadata",
@@ -90,15 +93,33 @@ def add(guard: Guard, room: Room, headers: Headers) -> None:
     )
 
 
-def _instances(room: Room, names: Sequence[str]) -> Handler:
+def _instances(room: Room, packs: Packs, names: Sequence[str]) -> Handler:
     async def instances(ask: Ask) -> Answer:
         single = len(names) == 3
-        form = instance_form(_accepted(ask), single=single)
+        accepted = _accepted(ask)
+        if not single and accepted and accepted[0].of == ZIP:
+            return await _zip(ask, room, packs, names, accepted[0].transfer_syntax)
+        form = instance_form(accepted, single=single)
         about, rows = await room.asked(ask, names)
         plan = room.retriever.instances(rows, form, _url(ask, room))
         return await answering.of_plan(ask, room, about, plan, one=single)
 
     return instances
+
+
+async def _zip(ask: Ask, room: Room, packs: Packs, names: Sequence[str], syntax: str) -> Answer:
+    about, rows = await room.asked(ask, names)
+    files = room.retriever.media(rows, (syntax,))
+    tag = etag("zip", *(made for _, made in files), rows=rows)
+    if same := answering.unchanged_answer(ask, about, ZIP, tag, REVALIDATED):
+        return same
+    content = await begun(zipped(room.retriever, packs, files))
+    headers = {
+        "ETag": tag,
+        "Cache-Control": REVALIDATED,
+        "Content-Disposition": f'attachment; filename="{ask.uid(names[-1])}.zip"',
+    }
+    return Answer(about=about, content=content, media_type=ZIP, headers=headers)
 
 
 def _originals(room: Room, names: Sequence[str]) -> Handler:

@@ -34,7 +34,7 @@ from producers.dicom.header import header_json
 from producers.dicom.part10 import parse_file_meta
 from schemas.errors import Overloaded
 from schemas.events import Event, PackArchived, PackStored, PatientSeen, ReportIssued
-from schemas.pack import InstanceLine, Manifest, PackLine, encode_manifest, manifest_key, pack_key
+from schemas.pack import InstanceLine, Manifest, PackLine, decode_manifest, encode_manifest, manifest_key, pack_key
 from schemas.tables import Write
 from streams import counting
 from streams.counting import Counted, counted, tallied
@@ -225,6 +225,11 @@ class MemoryArchive:
     def _fact(self, topic: str, event: Event) -> Fact:
         self._offset += 1
         return Fact(topic, 0, self._offset, T0 + 1000 * self._offset, f"event-{self._offset}", event)
+
+    def manifests(self) -> list[Manifest]:
+        """Those of all packs, in their order."""
+        keys = sorted(k for k in self.objects.list("sijil-packs", "packs/") if k.endswith(".gz"))
+        return [decode_manifest(self.objects.get("sijil-packs", k)) for k in keys]
 
     # -------------------------------------------------------------------------------------------- the door
 
