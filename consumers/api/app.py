@@ -25,6 +25,7 @@ from consumers.api.wado import NotAcceptable
 from consumers.committed import OnLoop, ReadModels
 from infra.cassandra import CassandraTables
 from infra.http_door import HttpDoor, problem
+from infra.spooled import Spooled
 
 
 def register(app: FastAPI, door: HttpDoor) -> None:
@@ -49,7 +50,7 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders) -> None:
         search_secret=bytes.fromhex(settings.search_secret),
         window_s=settings.access_window_s,
     )
-    packs = Packs(views, door.objects)
+    packs = Packs(views, door.objects, Spooled(settings.spool(role) / "packs" for role in ("api", "gateway")))
     room = Room(settings, views, door.objects, Retriever(packs, decoders))
     guard = Guard(app, audit, freshness, ReadAfter(views, settings.read_wait_s))
     search.add(guard, room)

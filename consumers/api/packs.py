@@ -1,4 +1,4 @@
-"""Bytes and manifests of packs: from the hot tier, from the archive where the hot copy is gone.
+"""Bytes and manifests of packs: from a spool of this machine, from the hot tier, from the archive where that is gone.
 
 Packs never change, so what is known of one is kept: where it lies, and, within a bound of bytes, its manifest.
 """
@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from prometheus_client import Counter, Gauge
 
 from consumers.api import queries
 from consumers.api.views import Views
+from infra import telemetry
 from infra.ports import Objects, Row
+from infra.spooled import Spooled, chunks
 from schemas.errors import Defect, NotFound
 from schemas.pack import Manifest, decode_manifest
+
+Chunk = bytes | memoryview
 
 PLACES_MAX = 20_000
 MANIFESTS_BYTES_MAX = 256 << 20
@@ -25,6 +31,9 @@ MANIFESTS_BYTES_MAX = 256 << 20
 LINE_BYTES = 600
 """What a line costs in memory besides them."""
 
+log = telemetry.logger(__name__)
+
+SPOOL_READS = Counter("sijil_spool_reads", "Reads answered by a pack that is still in a spool of this machine")
 FALLBACKS = Counter("sijil_archive_reads", "Reads answered by the archive copy because the hot one was gone")
 MANIFEST_READS = Counter("sijil_manifest_reads", "Manifests read", ["from"])
 MANIFEST_BYTES = Gauge("sijil_manifest_cache_bytes", "Bytes of manifests in memory")
@@ -43,6 +52,8 @@ class Copy:
 class Place:
     """Where a pack and its manifest lie, the quickest tier first."""
 
+    size: int
+    """Bytes of the pack."""
     packs: tuple[Copy, ...]
     manifests: tuple[Copy, ...]
     manifest_sha256: str
@@ -51,8 +62,15 @@ class Place:
 class Packs:
     """Reads packs for one process."""
 
-    def __init__(self, views: Views, objects: Objects, *, manifests_bytes_max: int = MANIFESTS_BYTES_MAX) -> None:
-        self._views, self._objects = views, objects
+    def __init__(
+        self,
+        views: Views,
+        objects: Objects,
+        spooled: Spooled | None = None,
+        *,
+        manifests_bytes_max: int = MANIFESTS_BYTES_MAX,
+    ) -> None:
+        self._views, self._objects, self._spooled = views, objects, spooled
         self._places: OrderedDict[str, Place] = OrderedDict()
         self._manifests: OrderedDict[str, tuple[Manifest, int]] = OrderedDict()
         self._loading: dict[str, asyncio.Task[Manifest]] = {}
@@ -75,16 +93,31 @@ class Packs:
                 manifests.append(
                     Copy(row["archive_bucket"], row["archive_manifest_key"], row["archive_manifest_version_id"])
                 )
-            place = self._places[pack_id] = Place(tuple(packs), tuple(manifests), row["manifest_sha256"])
+            place = self._places[pack_id] = Place(row["size"], tuple(packs), tuple(manifests), row["manifest_sha256"])
             if len(self._places) > PLACES_MAX:
                 self._places.popitem(last=False)
         return place
 
     # -------------------------------------------------------------------------------------------- bytes
 
-    async def stream(self, pack_id: str, offset: int, length: int) -> AsyncIterator[bytes]:
+    async def stream(self, pack_id: str, offset: int, length: int) -> AsyncIterator[Chunk]:
         """`length` bytes of a pack from `offset`, in chunks. Raises Defect when no tier has them, Transient."""
         place = await self.place(pack_id)
+        if self._spooled is not None and (descriptor := self._spooled.open(pack_id, place.size)) is not None:
+            end = offset + length
+            try:
+                async with aclosing(chunks(descriptor, offset, length)) as found:
+                    async for piece in found:
+                        offset += len(piece)
+                        yield piece
+            except OSError as error:
+                log.warning("a pack in the spool cannot be read", pack_id=pack_id, error=type(error).__name__)
+            finally:
+                os.close(descriptor)
+            SPOOL_READS.inc()
+            length = end - offset  # what a broken disk kept back, the hot tier has
+            if not length:
+                return
         tried: set[Copy] = set()
         while left := [c for c in place.packs if c not in tried]:
             copy = left[0]
@@ -106,7 +139,8 @@ class Packs:
 
     async def read(self, pack_id: str, offset: int, length: int) -> bytes:
         """The same at once."""
-        return b"".join([chunk async for chunk in self.stream(pack_id, offset, length)])
+        found = [chunk async for chunk in self.stream(pack_id, offset, length)]
+        return bytes(found[0]) if len(found) == 1 else b"".join(found)
 
     # -------------------------------------------------------------------------------------------- manifests
 

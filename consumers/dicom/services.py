@@ -25,6 +25,7 @@ from consumers.api.views import Views
 from infra.cassandra import CassandraTables
 from infra.dicom_door import DicomDoor
 from infra.dicom_services import Peer
+from infra.spooled import Spooled
 from schemas.errors import Transient
 
 WAIT_S = 60.0
@@ -144,7 +145,7 @@ def made(door: DicomDoor, views: Views, decoders: Decoders) -> DicomRoom:
         search_secret=bytes.fromhex(settings.search_secret),
         window_s=settings.access_window_s,
     )
-    packs = Packs(views, door.objects)
+    packs = Packs(views, door.objects, Spooled(settings.spool(role) / "packs" for role in ("gateway", "api")))
     found = DicomRoom(loop, Room(settings, views, door.objects, Retriever(packs, decoders)), audit, packs)
 
     def start() -> None:
