@@ -18,9 +18,20 @@ from typing import Any
 import msgspec
 
 from schemas.errors import Invalid
-from schemas.events import Event, PackStored, ReportIssued, StudyCompleted, StudyReopened
+from schemas.events import (
+    ConflictResolved,
+    Event,
+    PackStored,
+    ReportIssued,
+    StudyCompleted,
+    StudyCorrected,
+    StudyReassigned,
+    StudyRejected,
+    StudyReopened,
+    StudyRestored,
+)
 
-TOPICS = ("sijil.study.arrivals", "sijil.study.lifecycle", "sijil.reports")
+TOPICS = ("sijil.study.arrivals", "sijil.study.lifecycle", "sijil.study.corrections", "sijil.reports")
 CURSOR_MAX = 8192
 PARTITIONS_MAX = 4096
 
@@ -104,6 +115,8 @@ def said(event: Event | None) -> tuple[str, tuple[str, ...], dict[str, Any]] | N
         case ReportIssued():
             more = {"report_id": event.report_id, "version": event.version, "status": event.status}
             return "report.issued", tuple(event.study_uids), more
+        case ConflictResolved() | StudyCorrected() | StudyReassigned() | StudyRejected() | StudyRestored():
+            return event.TYPE.rpartition(".v")[0], (event.study_uid,), {"reason": event.reason}
         case _:
             return None
 

@@ -13,6 +13,7 @@ from contextlib import aclosing
 
 from consumers.api.explicit import Buffer
 from consumers.api.media import NAME, Member, dicomdir, file_id
+from consumers.api.overlay import EDITS, edited
 from consumers.api.packs import Packs
 from consumers.api.retrieve import Retriever
 from consumers.api.streams import Chunks
@@ -53,7 +54,7 @@ async def zipped(retriever: Retriever, packs: Packs, files: Sequence[tuple[Row, 
         series = numbers.setdefault(row["series_uid"], [len(numbers) + 1, 0])
         series[1] += 1
         manifest = await packs.manifest(row["pack_id"])
-        header = bytes(manifest.instances[row["line"]].header)
+        header = edited(bytes(manifest.instances[row["line"]].header), row.get(EDITS))
         members.append(Member(file_id(*series), row["sop_class"], syntax or row["transfer_syntax"], header))
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(NAME, MADE), await asyncio.to_thread(dicomdir, members))

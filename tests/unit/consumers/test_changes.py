@@ -41,11 +41,11 @@ def arrived(study: str) -> PackStored:
 
 
 def test_a_cursor_is_text_and_back() -> None:
-    cursor = Cursor({TOPICS[0]: {0: 5, 3: 7}, TOPICS[2]: {1: 1}})
+    cursor = Cursor({TOPICS[0]: {0: 5, 3: 7}, TOPICS[3]: {1: 1}})
     assert decode(cursor.encode()) == cursor
     assert decode("") == Cursor()
     many = Cursor({t: {p: 10**9 + p * 7919 for p in range(48)} for t in TOPICS})
-    assert len(many.encode()) < 1500
+    assert len(many.encode()) < 2000
     assert decode(many.encode()) == many
 
 
