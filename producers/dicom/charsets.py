@@ -20,6 +20,9 @@ _FRAGMENT: Final = re.compile(rb"\x1b[^\x1b]*|[^\x1b]+")
 # These put two 7-bit bytes where ASCII stood, so a delimiter's byte may be half a character; their codecs know.
 _STATEFUL: Final = frozenset(("iso2022_jp", "iso2022_jp_2"))
 
+LATIN_9: Final = ("ISO_IR 203", "ISO 2022 IR 203")
+LATIN_9_ESCAPE: Final = b"\x1b\x2d\x62"
+"""Younger than pydicom's tables (PS3.3 Table C.12-2)."""
 _TERM: Final = re.compile(r"(ISO[ _-]?2022[ _-]?)?(?:ISO[ _-]?)?IR[ _-]?(\d+)")
 _ALIASES: Final = {
     "UTF-8": "utf-8",
@@ -41,6 +44,8 @@ class CharacterSet:
     first: str | None
     """Codec of text before any escape sequence; None: none is named, text beyond ASCII is guessed."""
     marks: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    """Codecs of the terms after the first, which escape sequences choose."""
 
 
 DEFAULT: Final = CharacterSet(None)
@@ -59,20 +64,22 @@ def character_set(value: bytes) -> CharacterSet:
         codecs.append(codec)
     if len(terms) > 1 and terms[0] in STAND_ALONE_ENCODINGS:
         marks = ("unknown-charset",)
-    return CharacterSet(codecs[0], marks)
+    return CharacterSet(codecs[0], marks, tuple(c for c in codecs[1:] if c))
 
 
 def decode(raw: bytes, charset: CharacterSet, marks: set[str], *, name: bool = False) -> str:
     """`raw` as text; `name`: a person name, whose components end a designation too. Marks what was guessed."""
     if _ESC in raw:
         return "".join(_fragment(part, charset, marks, name) for part in _FRAGMENT.findall(raw))
-    return _plain(raw, charset.first, marks)
+    return _plain(raw, charset, marks)
 
 
 def _codec(term: str) -> tuple[str | None, bool]:
     """Codec of one term, and whether the standard defines the term as it is written."""
     if term in ("", "ISO_IR 6", "ISO 2022 IR 6"):
         return None, True
+    if term in LATIN_9:
+        return "iso8859-15", True
     if term in python_encoding:
         return python_encoding[term], True
     if term in _ALIASES:
@@ -85,12 +92,19 @@ def _codec(term: str) -> tuple[str | None, bool]:
     return None, False
 
 
-def _plain(raw: bytes, codec: str | None, marks: set[str]) -> str:
+def _plain(raw: bytes, charset: CharacterSet, marks: set[str]) -> str:
     """Text without escape sequences."""
+    codec = charset.first
     if codec is None:
         if raw.isascii():
             return raw.decode("ascii")
         marks.add("guessed-charset")
+        for other in charset.others:
+            # Some writers leave the escape sequence out where one other set is named (pydicom with GB 2312).
+            try:
+                return raw.decode(other)
+            except UnicodeDecodeError:
+                continue
         return _guess(raw)
     try:
         text = raw.decode(codec)
@@ -109,12 +123,12 @@ def _plain(raw: bytes, codec: str | None, marks: set[str]) -> str:
 def _fragment(part: bytes, charset: CharacterSet, marks: set[str], name: bool) -> str:
     """Text up to the next escape sequence; `part` may begin with one (PS3.5 §6.1.2.5)."""
     if part[0] != _ESC:
-        return _plain(part, charset.first, marks)
+        return _plain(part, charset, marks)
     escape = part[:4] if part[1:3] in (b"$(", b"$)") else part[:3]
-    codec = CODES_TO_ENCODINGS.get(escape)
+    codec = "iso8859-15" if escape == LATIN_9_ESCAPE else CODES_TO_ENCODINGS.get(escape)
     if codec is None:
         marks.add("wrong-charset")
-        return _plain(part, charset.first, marks)
+        return _plain(part, charset, marks)
     try:
         if codec in _STATEFUL:
             return part.decode(codec)
@@ -122,7 +136,7 @@ def _fragment(part: bytes, charset: CharacterSet, marks: set[str], name: bool) -
         end = (_NAME_ENDS if name else _TEXT_ENDS).search(text)
         if end is None:
             return text.decode(codec)
-        return text[: end.start()].decode(codec) + _plain(text[end.start() :], charset.first, marks)
+        return text[: end.start()].decode(codec) + _plain(text[end.start() :], charset, marks)
     except UnicodeDecodeError:
         marks.add("wrong-charset")
         return _guess(part)

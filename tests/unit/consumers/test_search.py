@@ -309,3 +309,56 @@ def over_after(times: int) -> Any:
         return bool(self.passed)
 
     return over
+
+
+# ------------------------------------------------------------------------------------------------ clients
+
+
+OHIF = "limit=101&offset=0&fuzzymatching=false&includefield=00081030%2C00080060%2C00080090%2C00100030"
+
+
+def test_what_the_viewer_asks(archive: MemoryArchive) -> None:
+    """OHIF 3.13: its study list with and without its filters, one study, a patient's studies, a study's series."""
+    whole, name, one, patient, dated, series = ask(
+        archive,
+        f"/dicom-web/studies?{OHIF}",
+        f"/dicom-web/studies?{OHIF}&PatientName=*mona*",
+        f"/dicom-web/studies?{OHIF}&StudyInstanceUID=1.2.5",
+        f"/dicom-web/studies?00100020=P-3&{OHIF}",
+        f"/dicom-web/studies?{OHIF}&00100020=*P-3*&00081030=*chest*&ModalitiesInStudy=CT&StudyDate=20240101-20250301",
+        "/dicom-web/studies/1.2.5/series?includefield=00080021%2C00080031%2C0008103E%2C00200011",
+    )
+    assert len(whole) == 48
+    assert len(name) == 3 * len(DATES)
+    assert [uid(r) for r in one] == ["1.2.5"]
+    assert {value(r, "00100020") for r in patient} == {"P-3"}
+    assert dated
+    assert {"0008103E", "00200011", "00201209"} <= set(series[0])
+
+
+def test_answers_are_ordered_by_tag(archive: MemoryArchive) -> None:
+    for rows in ask(
+        archive,
+        "/dicom-web/studies?limit=2",
+        "/dicom-web/studies?limit=2&includefield=all",
+        "/dicom-web/series?limit=2&includefield=all",
+        "/dicom-web/instances?limit=2",
+    ):
+        assert all(list(r) == sorted(r) for r in rows)
+
+
+def test_what_a_patient_has_is_counted_when_asked(archive: MemoryArchive) -> None:
+    rows, plain = ask(
+        archive,
+        "/dicom-web/studies?PatientID=P-3&includefield=00201200,NumberOfPatientRelatedInstances",
+        "/dicom-web/studies?PatientID=P-3",
+    )
+    assert {value(r, "00201200") for r in rows} == {len(rows)}
+    assert {value(r, "00201204") for r in rows} == {sum(value(r, "00201208") for r in plain)}
+    assert "00201200" not in plain[0]
+
+
+def test_an_attribute_that_is_matched_by_is_shown(archive: MemoryArchive) -> None:
+    (rows,) = ask(archive, "/dicom-web/instances?StudyInstanceUID=1.2.5&PhotometricInterpretation=MONOCHROME2")
+    assert rows
+    assert all(value(r, "00280004") == "MONOCHROME2" for r in rows)

@@ -1,0 +1,66 @@
+"""How large the partitions of the lists become in a country: 100 MB each is the budget (design, "Read models")."""
+
+from __future__ import annotations
+
+import sys
+
+from infra.cql_values import serialise
+from infra.memory import MemoryObjects
+from schemas.tables import BY_NAME, NAME_SHARDS, Upsert
+from streams.arrivals import fold
+from tests.unit.streams.samples import SECRET, Pack, fact
+
+STUDIES = 60_000_000
+YEARS = 5
+BUDGET = 100_000_000
+CELL_BYTES, ROW_BYTES = 8, 16
+"""What Cassandra adds to a cell and to a row, before compression."""
+
+DAY = STUDIES / YEARS / 365 * 1.5
+"""A day with half more than the mean."""
+COMMON = 1 / 3
+"""Share of the names that have the most common word (محمد)."""
+WORDS = 1_000_000
+"""Distinct words of all names, of eight characters."""
+SAME_START = 1 / 50
+"""Share of the words that have the most common first two or any three characters (ال, الم)."""
+PATIENT = 2_000
+"""Studies of one PatientID: a very ill patient, or a number that every hospital has given."""
+
+ROWS: dict[str, float] = {
+    "studies_by_day": DAY,
+    "studies_by_name_token": STUDIES * COMMON / (YEARS * 12) / NAME_SHARDS,
+    "studies_by_patient": PATIENT,
+    "studies_by_patient_id": PATIENT,
+    "studies_by_accession": 200,
+    "study_counts": 31 * 48,
+    "name_tokens": WORDS * SAME_START * 5,
+    "name_trigrams": WORDS * SAME_START,
+    "name_token_months": YEARS * 12,
+}
+"""Rows of the largest partition."""
+
+
+def test_no_partition_outgrows_its_budget() -> None:
+    objects = MemoryObjects()
+    pack = Pack(0)
+    arrived = fact(pack.put(objects), 1)
+    writes = [w for w in fold([arrived], (), {1: pack.manifest}, SECRET).writes if isinstance(w, Upsert)]
+    largest = {table: max(_bytes(w) for w in writes if w.table == table) for table in ROWS if table != "study_counts"}
+    largest["study_counts"] = 64
+    sizes = {
+        table: rows * (largest[table] + 200 * ("answer" in BY_NAME[table].columns)) for table, rows in ROWS.items()
+    }
+    told = [f"largest partitions at {STUDIES:,} studies:"]
+    for table, size in sorted(sizes.items(), key=lambda s: -s[1]):
+        told.append(f"  {table:24} {ROWS[table]:>12,.0f} rows {size / 1e6:>8.1f} MB")
+    sys.stdout.write("\n".join(told) + "\n")
+    assert max(sizes.values()) < BUDGET, told
+
+
+def _bytes(write: Upsert) -> int:
+    """Of a row without its partition key. Real answers have longer names and UIDs: 200 bytes more are reckoned."""
+    table = BY_NAME[write.table]
+    values = {**write.key, **write.columns}
+    cells = [serialise(table.columns[n], v) for n, v in values.items() if n not in table.partition_key]
+    return ROW_BYTES + sum(CELL_BYTES + len(c) for c in cells)
