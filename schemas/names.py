@@ -76,6 +76,21 @@ def trigrams(token: str) -> list[tuple[str, str]]:
     return [(token[i : i + TRIGRAM_LENGTH], token[i:]) for i in range(len(token) - TRIGRAM_LENGTH + 1)]
 
 
+# Words that more than one name in twelve may have, as folded: their months are spread over partitions. A word that is
+# missing here costs no more than a large partition; one must not be added once names are stored under it.
+COMMON_WORDS = frozenset(
+    "محمد احمد محمود علي حسن حسين ابراهيم مصطفي السيد سيد عبدالله فاطمه"
+    " mohamed mohammed mohammad muhammad mohamad ahmed ahmad mahmoud ali hassan hussein ibrahim mostafa elsayed sayed"
+    " abdullah abdallah fatma fatima".split()
+)
+COMMON_SHARDS = 4
+
+
+def shards_of(token: str) -> int:
+    """Over how many partitions a token's month is spread."""
+    return COMMON_SHARDS if token in COMMON_WORDS else 1
+
+
 class Part(IntEnum):
     """Where in a token a piece of a pattern stands; the more is known, the higher."""
 

@@ -84,8 +84,6 @@ class Delete:
 
 Write = Upsert | Delete
 
-NAME_SHARDS = 4
-"""Shards of a name token's month."""
 EVER = "ever"
 """What `study_counts` counts years of."""
 
@@ -252,7 +250,7 @@ TABLES: tuple[Table, ...] = (
         "studies_by_name_token",
         {"token": "text", "month": "text", "shard": "int", "moment": "text", "study_uid": "text"},
         3,
-        "Studies whose patient name has a folded token.",
+        "Studies whose patient name has a folded token, by month, that of the commonest tokens in shards.",
         ("moment",),
     ),
     Table(

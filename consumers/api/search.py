@@ -21,8 +21,7 @@ from consumers.api.qido import Kind, Query
 from consumers.api.walk import FIRST_PAGE, NEXT_PAGE, Deadline, Group, Partition, Reader, merged, walked
 from infra.ports import Row, Select, Tables
 from schemas.dicom_json import Dataset
-from schemas.names import Part
-from schemas.tables import NAME_SHARDS
+from schemas.names import Part, shards_of
 
 TOKENS_MAX = 100
 """Words that are followed one by one; above, a pattern's matches are dense enough among the days."""
@@ -238,7 +237,6 @@ class _Run:
     async def _months(self, tokens: Sequence[str]) -> AsyncIterator[Group]:
         """The words' months, newest first."""
         first, last = self._bounds()
-        page = _page(self._wanted() // NAME_SHARDS + 8)
         months = [Partition(queries.token_months(t, first[:6], last[:6])) for t in tokens]
         month, group = "", list[Partition]()
         async for chunk in merged(self.reader, months, self._deadline):
@@ -247,8 +245,10 @@ class _Run:
                     yield Group(group)
                     group = []
                 month = row["month"]
+                shards = shards_of(row["token"])
+                page = _page(self._wanted() // shards + PAGE_MIN)
                 group += [
-                    self._dated(queries.by_name_token(row["token"], month, shard), page) for shard in range(NAME_SHARDS)
+                    self._dated(queries.by_name_token(row["token"], month, shard), page) for shard in range(shards)
                 ]
         if group:
             yield Group(group)

@@ -15,7 +15,7 @@ from schemas.tables import BY_NAME
 
 FIRST_PAGE = 64
 NEXT_PAGE = 512
-PARTITIONS_AHEAD = 8
+PARTITIONS_AHEAD = 6
 """Partitions read ahead at once where nobody knows how much they hold; doubled while nothing fills the page."""
 PARTITIONS_AHEAD_MAX = 128
 

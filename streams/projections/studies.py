@@ -18,9 +18,9 @@ from schemas.answers import study_answer
 from schemas.errors import Invalid
 from schemas.events import PackStored
 from schemas.identity import PatientKey, check_uid, patient_key
-from schemas.names import PREFIX_LENGTH, name_tokens, trigrams
+from schemas.names import PREFIX_LENGTH, name_tokens, shards_of, trigrams
 from schemas.pack import InstanceLine, Manifest
-from schemas.tables import NAME_SHARDS, Upsert, Write
+from schemas.tables import Upsert, Write
 from streams.completeness import timers
 from streams.facts import Fact, day_of
 from streams.header import date_of, instance_level, series_level, study_level
@@ -283,8 +283,8 @@ def index_keys(study: StudyPart, uid: str, patient: str, day: str) -> Iterator[t
         key = {"accession": study.accession, "accession_issuer": study.accession_issuer, "study_uid": uid}
         yield "studies_by_accession", key
     yield "studies_by_day", {"day": day, **at}
-    shard = shard_of(uid, NAME_SHARDS)
     for token in name_tokens(study.patient_name):
+        shard = shard_of(uid, shards_of(token))
         yield "studies_by_name_token", {"token": token, "month": day[:6], "shard": shard, **at}
 
 
