@@ -70,6 +70,10 @@ class Decoders:
         """Frames, from 0, of a Part 10 file, decoded. Raises as `explicit`."""
         return await self._run(decoding.frames, part10, tuple(numbers))
 
+    async def frame(self, head: bytes, stored: bytes) -> bytes:
+        """A stored frame behind the beginning of its file, decoded. Raises as `explicit`."""
+        return await self._run(decoding.frame, head, stored)
+
     async def value(self, part10: bytes, path: str) -> bytes:
         """The value of an element by its path (`00540016/1/00181072`). Raises as `explicit`."""
         return await self._run(decoding.value, part10, path)

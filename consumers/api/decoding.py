@@ -70,6 +70,17 @@ def frames(part10: bytes, numbers: Sequence[int]) -> list[bytes]:
     return _guarded(lambda: _decoded(_read(part10), numbers)[0])
 
 
+def frame(head: bytes, stored: bytes) -> bytes:
+    """A stored frame, decoded; `head` is the beginning of its file, before the pixel data."""
+
+    def work() -> bytes:
+        ds = pydicom.dcmread(io.BytesIO(head), force=True, stop_before_pixels=True)
+        image.attach(ds, stored)
+        return _decoded(ds, (0,))[0][0]
+
+    return _guarded(work)
+
+
 def value(part10: bytes, path: str) -> bytes:
     """The value of an element by its path (`00540016/1/00181072`), little endian."""
 

@@ -49,18 +49,24 @@ def render(part10: bytes, frame: bytes | None, number: int, look: Look) -> bytes
 
 
 def _pixels(ds: Dataset, frame: bytes | None, number: int) -> npt.NDArray[np.generic]:
-    syntax = UID(ds.file_meta.TransferSyntaxUID)
     if frame is not None:
-        ds.NumberOfFrames, number = 1, 0
-        ds.PixelData = encapsulate([frame], has_bot=False) if syntax.is_encapsulated else frame + bytes(len(frame) & 1)
-        for table in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
-            if table in ds:
-                delattr(ds, table)
-        ds["PixelData"].VR = "OB" if syntax.is_encapsulated else "OW"
-        ds["PixelData"].is_undefined_length = syntax.is_encapsulated
-    pixels, told = get_decoder(syntax).as_array(ds, index=number, validate=False)
+        attach(ds, frame)
+        number = 0
+    pixels, told = get_decoder(UID(ds.file_meta.TransferSyntaxUID)).as_array(ds, index=number, validate=False)
     ds.PhotometricInterpretation = told["photometric_interpretation"]
     return pixels
+
+
+def attach(ds: Dataset, frame: bytes) -> None:
+    """Make of a header and a stored frame an instance of that frame alone."""
+    encapsulated = UID(ds.file_meta.TransferSyntaxUID).is_encapsulated
+    ds.NumberOfFrames = 1
+    ds.PixelData = encapsulate([frame], has_bot=False) if encapsulated else frame + bytes(len(frame) & 1)
+    ds["PixelData"].VR = "OB" if encapsulated else "OW"
+    ds["PixelData"].is_undefined_length = encapsulated
+    for table in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+        if table in ds:
+            delattr(ds, table)
 
 
 def _shown(ds: Dataset, pixels: npt.NDArray[np.generic], number: int, window: Window | None) -> npt.NDArray[np.uint8]:

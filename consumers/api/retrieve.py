@@ -18,7 +18,8 @@ from consumers.api.frame_table import frame_spans
 from consumers.api.overlay import EDITS, Edits
 from consumers.api.packs import Packs
 from consumers.api.patch import patched
-from consumers.api.plan import Made, Plan, Step, boundary_of, etag, grouped
+from consumers.api.plan import Made, Plan, Step, boundary_of, etag, grouped, size_of
+from consumers.api.sources import source
 from consumers.api.streams import Budget, Chunk, Chunks, ahead, begun, once
 from consumers.api.wado import (
     DEFLATED_LE,
@@ -27,6 +28,7 @@ from consumers.api.wado import (
     IMPLICIT_LE,
     JPEG2000,
     NATIVE,
+    OCTETS,
     PART10_HEAD,
     Form,
     FrameForm,
@@ -259,7 +261,7 @@ class Retriever:
         boundary = boundary_of(tag) if form.multipart else ""
         made: list[bytes] | None = None
         if form.decode:
-            made = await self._decoders.frames(await self._readable(row), [n - 1 for n in numbers])
+            made = await self._decoded(row, numbers)
         elif spans.bits % 8:
             made = [spans.aligned(b"".join(await self._pieces(row, spans.of(n - 1))), n - 1) for n in numbers]
         steps: list[Step] = []
@@ -279,6 +281,18 @@ class Retriever:
         media_type = multipart_type(boundary, form.media_type) if boundary else form.media_type
         return Plan(media_type, tag, tuple(steps))
 
+    async def _decoded(self, row: Row, numbers: Sequence[int]) -> list[bytes]:
+        """Frames, from 1. Of a compressed instance only they are read, where it is known where they lie."""
+        if row["transfer_syntax"] in NATIVE:
+            return await self._decoders.frames(await self._readable(row), [n - 1 for n in numbers])
+        found: list[bytes] = []
+        for number in numbers:
+            head, frame = await source(self._packs, row, number)
+            if frame is None:
+                return await self._decoders.frames(head, [n - 1 for n in numbers])
+            found.append(await self._decoders.frame(head, frame))
+        return found
+
     async def _pieces(self, row: Row, spans: Iterable[tuple[int, int]]) -> list[bytes]:
         base = row["tar_offset"] + row["dataset_offset"]
         return [await self._packs.read(row["pack_id"], base + at, n) for at, n in spans]
@@ -290,9 +304,27 @@ class Retriever:
 
     # -------------------------------------------------------------------------------------------- bulk data
 
-    async def bulk(self, row: Row, path: str) -> bytes:
-        """The value of an element that the metadata refer to (PS3.18 §10.4.1.1.5). Raises NotAcceptable."""
-        return await self._decoders.value(await self._readable(row), path)
+    async def bulk(self, row: Row, path: str, tag: str, *, multipart: bool) -> Plan:
+        """The value of an element that the metadata refer to (PS3.18 §10.4.1.1.5), under a tag. Raises NotAcceptable.
+
+        Native pixel data leave as they lie in the pack, however large; other values are read in memory.
+        """
+        value = await self._native_pixels(row) if path == f"{PIXEL_DATA:08X}" else ()
+        steps = value or (await self._decoders.value(await self._readable(row), path),)
+        if not multipart:
+            return Plan(OCTETS, tag, steps)
+        boundary = boundary_of(tag)
+        head = part_head(boundary, OCTETS, "", sum(size_of(s) or 0 for s in steps))
+        return Plan(multipart_type(boundary, OCTETS), tag, (head, *steps, closing(boundary)))
+
+    async def _native_pixels(self, row: Row) -> tuple[Step, ...]:
+        """Pixel Data in little endian where they lie, padded to an even length (PS3.5 §8.1.1); nothing for others."""
+        spans = frame_spans(await self._packs.frame_table(row))
+        if row["transfer_syntax"] not in (EXPLICIT_LE, IMPLICIT_LE) or not spans.pixel_offset or spans.fragments:
+            return ()
+        size = (spans.bits * spans.count + 7) // 8
+        start = row["tar_offset"] + row["dataset_offset"] + spans.pixel_offset
+        return (Stored(row["pack_id"], start, size), bytes(size & 1))
 
 
 def _corrected(parts: Sequence[Chunk], edits: Edits) -> list[Chunk]:

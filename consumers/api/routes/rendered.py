@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from consumers.api import accept, answering
+from consumers.api.accept import ANY
 from consumers.api.conditional import REVALIDATED, kept_for
 from consumers.api.guard import Answer, Ask, Guard, Handler, OfStudy
 from consumers.api.look import IGNORED, MEDIA_TYPES, Look, look
 from consumers.api.plan import boundary_of, etag
-from consumers.api.rendering import FRAMES_MAX, Renderer, representative
+from consumers.api.rendering import FRAMES_MAX, Renderer, images, representative
 from consumers.api.room import Room
-from consumers.api.wado import closing, frame_numbers, multipart_type, part_head
+from consumers.api.streams import begun
+from consumers.api.wado import NotAcceptable, closing, frame_numbers, multipart_type, part_head
 from infra.ports import Row
 from schemas.errors import Invalid
 
@@ -41,6 +43,16 @@ def add(guard: Guard, room: Room, renderer: Renderer) -> None:
             " multipart/related, are parts.",
             tag=TAG,
             media_types=(*MEDIA_TYPES, 'multipart/related; type="image/jpeg"'),
+            parameters=_PARAMETERS,
+        )
+    for path, of in ((_STUDY, "a study"), (_SERIES, "a series")):
+        guard.get(
+            f"{path}/rendered",
+            _all_rendered(room, renderer),
+            action="retrieve-rendered",
+            summary=f"Render the images of {of}: the first frame of each",
+            tag=TAG,
+            media_types=('multipart/related; type="image/jpeg"',),
             parameters=_PARAMETERS,
         )
     levels = ((_STUDY, "a study"), (_SERIES, "a series"), (_INSTANCE, "an instance"), (_FRAMES, "a frame"))
@@ -82,6 +94,25 @@ def _rendered(room: Room, renderer: Renderer) -> Handler:
         return answering.of_bytes(ask, about, body, media_type, tag, cache, _ignored(ask))
 
     return rendered
+
+
+def _all_rendered(room: Room, renderer: Renderer) -> Handler:
+    async def all_rendered(ask: Ask) -> Answer:
+        wanted, multipart = _look(ask)
+        if not multipart and ask.header("accept") not in ("", ANY):
+            raise NotAcceptable('several images leave as multipart/related; type="image/jpeg"')
+        about, rows = await room.asked(ask, [n for n in ("study", "series") if ask.has_part(n)])
+        rows = images(rows)
+        tag = etag("all-rendered", repr(wanted), rows=rows)
+        boundary = boundary_of(tag)
+        media_type = multipart_type(boundary, wanted.media_type)
+        if same := answering.unchanged_answer(ask, about, media_type, tag, REVALIDATED):
+            return same
+        content = await begun(renderer.first_frames(rows, wanted, boundary))
+        headers = {"ETag": tag, "Cache-Control": REVALIDATED, **_ignored(ask)}
+        return Answer(about=about, content=content, media_type=media_type, headers=headers)
+
+    return all_rendered
 
 
 def _thumbnail(room: Room, renderer: Renderer) -> Handler:

@@ -17,12 +17,10 @@ from consumers.api.wado import (
     DICOM,
     OCTETS,
     NotAcceptable,
-    closing,
     frame_form,
     frame_numbers,
     instance_form,
     multipart_type,
-    part_head,
 )
 from consumers.api.zipped import MEDIA_TYPE as ZIP
 from consumers.api.zipped import zipped
@@ -183,11 +181,8 @@ def _bulk(room: Room) -> Handler:
         media_type = multipart_type(boundary_of(tag), OCTETS) if multipart else OCTETS
         if same := answering.unchanged_answer(ask, about, media_type, tag, cache):
             return same
-        value = await room.retriever.bulk(rows[0], path)
-        if multipart:
-            boundary = boundary_of(tag)
-            value = part_head(boundary, OCTETS, "", len(value)) + value + closing(boundary)
-        return answering.of_bytes(ask, about, value, media_type, tag, cache)
+        plan = await room.retriever.bulk(rows[0], path, tag, multipart=multipart)
+        return await answering.of_plan(ask, room, about, plan, one=True)
 
     return bulk
 

@@ -158,6 +158,16 @@ def test_metadata_are_sent_gzipped_to_who_takes_that(archive: MemoryArchive) -> 
     assert gzip.compress(b"")[:2] == b"\x1f\x8b"
 
 
+@pytest.mark.parametrize("accept", ["application/octet-stream", 'multipart/related; type="application/octet-stream"'])
+def test_large_pixel_data_are_bulk_data_in_part(archive: MemoryArchive, accept: str) -> None:
+    pixels = pydicom.dcmread(io.BytesIO(archive.get(f"{ONE}/original", accept="application/dicom").content)).PixelData
+    whole = archive.get(f"{ONE}/bulkdata/7FE00010", accept=accept)
+    body = whole.content if accept == "application/octet-stream" else parts_of(whole)[0].body
+    assert body == pixels
+    some = archive.get(f"{ONE}/bulkdata/7FE00010", accept=accept, Range="bytes=100-199")
+    assert (some.status_code, some.content) == (206, whole.content[100:200])
+
+
 # ------------------------------------------------------------------------------------------------ transfer syntaxes
 
 

@@ -229,6 +229,24 @@ def test_all_frames_as_parts() -> None:
     assert again.content == answer.content, "a strong tag"
 
 
+def test_all_images_of_a_study_and_of_a_series() -> None:
+    archive = MemoryArchive()
+    archive.store(
+        [part10(f"1.2.3.1.{n}", pixels=bytes([n, 0]) * 16, WindowCenter="2", WindowWidth="4") for n in (1, 2)]
+    )
+    for path in (BASE, f"{BASE}/series/1.2.3.1"):
+        answer = archive.get(f"{path}/rendered", accept='multipart/related; type="image/png"')
+        images = [np.asarray(Image.open(io.BytesIO(p.body))) for p in parts_of(answer)]
+        assert [i[0, 0] for i in images] == [windowed(np.array([n]), 2, 4)[0] for n in (1, 2)]
+        same = archive.get(
+            f"{path}/rendered",
+            accept='multipart/related; type="image/png"',
+            **{"If-None-Match": answer.headers["etag"]},
+        )
+        assert same.status_code == 304
+        assert archive.get(f"{path}/rendered", accept="image/png").status_code == 406
+
+
 @pytest.mark.parametrize(
     "query",
     ["window=1", "window=a,b", "window=1,0", "window=1,2,cubic", "window=nan,2", "viewport=0,1", "viewport=1",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import AsyncIterator
 
 import httpx
 import numpy as np
@@ -366,3 +367,20 @@ def test_who_gives_up_gives_back() -> None:
         await asyncio.wait_for(budget.take(10), 1)
 
     asyncio.run(run())
+
+
+def test_of_a_large_compressed_instance_only_the_frames_are_read() -> None:
+    data = sample("SC_rgb_rle_16bit_2frame.dcm")
+    expected = pixel_array(io.BytesIO(data), raw=True)
+    archive, _, path = archived("SC_rgb_rle_16bit_2frame.dcm")
+    read: list[int] = []
+    stream = archive.objects.stream
+
+    def counted(bucket: str, key: str, offset: int, length: int, *, version_id: str = "") -> AsyncIterator[bytes]:
+        read.append(length)
+        return stream(bucket, key, offset, length, version_id=version_id)
+
+    archive.objects.stream = counted  # type: ignore[method-assign]
+    (part,) = parts_of(get(archive, f"{path}/frames/2", 'multipart/related; type="application/octet-stream"'))
+    assert len(part.body) == expected[1].nbytes
+    assert sum(read) < len(data) * 3 / 4
