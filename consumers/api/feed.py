@@ -83,25 +83,25 @@ class Feed:
             raise Invalid("cursor", "this cursor is of another log")
         changes: list[Change] = []
         while len(changes) < limit and _behind(cursor, ends):
-            reads = await asyncio.to_thread(self._read, cursor, ends, limit - len(changes))
-            found, cursor = merged(cursor, reads, limit - len(changes))
+            wanted = limit - len(changes)
+            waiting = sum(cursor.of(t, p) < end for t, of in ends.items() for p, end in of.items())
+            size = max(READ_AT_LEAST, 2 * wanted // waiting)
+            topics = (asyncio.to_thread(self._read, cursor, topic, of, size) for topic, of in ends.items())
+            reads = [read for of_topic in await asyncio.gather(*topics) for read in of_topic]
+            found, cursor = merged(cursor, reads, wanted)
             changes += found
         return Page(changes, cursor, _behind(cursor, ends))
 
-    def _read(self, cursor: Cursor, ends: Ends, limit: int) -> list[Read]:
-        waiting = sum(cursor.of(t, p) < end for t, of in ends.items() for p, end in of.items())
-        size = max(READ_AT_LEAST, 2 * limit // waiting)
-        found: list[Read] = []
-        for topic, of in ends.items():
-            start = {p: cursor.of(topic, p) for p, end in of.items() if cursor.of(topic, p) < end}
-            if not start:
-                continue
-            stop = {p: min(of[p], at + size) for p, at in start.items()}
-            records: dict[int, list[Seen]] = {p: [] for p in start}
-            for stored in self._log.read(topic, start, stop):
-                records[stored.position.partition].append(_seen(stored))
-            found += [Read(records[p], stop[p] == of[p]) for p in start]
-        return found
+    def _read(self, cursor: Cursor, topic: str, ends: Mapping[int, int], size: int) -> list[Read]:
+        """At most `size` records of each partition of a topic."""
+        start = {p: cursor.of(topic, p) for p, end in ends.items() if cursor.of(topic, p) < end}
+        if not start:
+            return []
+        stop = {p: min(ends[p], at + size) for p, at in start.items()}
+        records: dict[int, list[Seen]] = {p: [] for p in start}
+        for stored in self._log.read(topic, start, stop):
+            records[stored.position.partition].append(_seen(stored))
+        return [Read(records[p], stop[p] == ends[p]) for p in start]
 
 
 def _behind(cursor: Cursor, ends: Ends) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicomweb_client import DICOMwebClient
+from PIL import Image
 
 from tests.archive import Archive, dcmtk, wait_until
 from tests.bench.corpus import make_ct
@@ -167,6 +168,27 @@ def test_frames(client: DICOMwebClient, sent: Sent) -> None:
         ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID, frame_numbers=[3, 1]
     )
     assert frames == [ds.PixelData[64:96], ds.PixelData[:32]]
+
+
+def test_rendered(client: DICOMwebClient, sent: Sent) -> None:
+    one = sent.ct[0]
+    stored = pydicom.dcmread(one.path)
+    png = client.retrieve_instance_rendered(
+        one.study, one.series, one.sop, media_types=("image/png",), params={"window": "0,4096,linear-exact"}
+    )
+    shown = np.asarray(Image.open(io.BytesIO(png)))
+    expected = np.clip((stored.pixel_array - 1024.0) / 4096 + 0.5, 0, 1) * 255
+    assert np.abs(shown - expected).max() <= 0.51
+    jpeg = client.retrieve_instance_frames_rendered(one.study, one.series, one.sop, [1], media_types=("image/jpeg",))
+    assert np.asarray(Image.open(io.BytesIO(jpeg))).shape == shown.shape
+
+
+def test_bulk_data_of_the_metadata(client: DICOMwebClient, sent: Sent) -> None:
+    one = sent.ct[0]
+    (found,) = [client.retrieve_instance_metadata(one.study, one.series, one.sop)]
+    (value,) = client.retrieve_bulkdata(found["7FE00010"]["BulkDataURI"])
+    assert value == pydicom.dcmread(one.path).PixelData
+    assert client.retrieve_bulkdata(found["7FE00010"]["BulkDataURI"], byte_range=(10, 19)) == [value[10:20]]
 
 
 @pytest.mark.parametrize("name", SYNTAXES)

@@ -94,7 +94,7 @@ async def looked_at(url: str, folder: Path) -> tuple[bytes, int, tuple[int, int,
         await page.until("!!document.querySelector('canvas.cornerstone-canvas')")
         shown = await page.until(r"(document.body.innerText.match(/I:\s*(\d+) \(\d+\/\d+\)/) || [])[1]")
         tour = "[...document.querySelectorAll('button, a, span')].find(e => e.innerText === 'Skip all')"
-        await page.until(f"!!{tour}", 15)
+        await page.until(f"!!{tour}", 40)
         await page.evaluate(f"{tour}.click()")
         await page.until(f"!{tour}")
         await page.until(

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import io
 import subprocess
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from itertools import pairwise
 from pathlib import Path
 
 import pydicom
 import pytest
 from pydicom.fileset import FileSet
 
+from consumers.api import queries
 from consumers.api.media import Member, dicomdir, file_id, record_type
+from consumers.api.packs import Packs
+from consumers.api.retrieve import Retriever
+from consumers.api.views import Views
+from consumers.api.zipped import zipped
 from tests.archive import dcmtk
-from tests.unit.consumers.archive import FILES, MemoryArchive, part10, sample
+from tests.unit.consumers.archive import DECODERS, FILES, MemoryArchive, part10, sample
 
 BASE = "/dicom-web/studies/1.2.3"
 
@@ -82,6 +90,37 @@ def test_a_series_alone_and_bytes_that_are_the_same_each_time(tmp_path: Path) ->
     assert first.content == second.content
     same = archive.get(BASE, accept="application/zip", **{"If-None-Match": first.headers["etag"]})
     assert same.status_code == 304
+
+
+def test_it_is_sent_while_it_is_read() -> None:
+    """Of what follows, nothing is read before it is its turn, so nothing of it is in memory."""
+    archive = MemoryArchive()
+    archive.store([part10(f"1.2.3.1.{n}", rows=256, columns=1024, pixels=bytes(1 << 19)) for n in range(1, 9)])
+    read: list[int] = []
+    stream = archive.objects.stream
+
+    def counted(bucket: str, key: str, offset: int, length: int, *, version_id: str = "") -> AsyncIterator[bytes]:
+        read.append(length)
+        return stream(bucket, key, offset, length, version_id=version_id)
+
+    archive.objects.stream = counted  # type: ignore[method-assign]
+
+    async def run() -> list[int]:
+        views = Views(lambda: archive.tables)
+        await views.look()
+        packs = Packs(views, archive.objects)
+        retriever = Retriever(packs, DECODERS)
+        rows = await archive.tables.select(queries.copies("1.2.3"))
+        begun: list[int] = []
+        async with aclosing(zipped(retriever, packs, retriever.media(rows, ("",)))) as pieces:
+            async for _ in pieces:
+                begun.append(len(read))
+        return begun
+
+    begun = asyncio.run(run())
+    assert begun[0] == 0, "the directory needs headers alone"
+    assert max(b - a for a, b in pairwise(begun)) == 1
+    assert begun[-1] == 8
 
 
 def test_what_no_decoder_takes_goes_as_it_is_stored(tmp_path: Path) -> None:
