@@ -66,6 +66,14 @@ def find_caller(table: Iterable[Ae], title: str, address: str) -> Ae | None:
     return next((ae for ae in rows if any(calling in network for network in _networks(ae.host))), None)
 
 
+def is_one_host(host: str) -> bool:
+    """Whether a row's host is one that can be connected to: a name or an address, not a network."""
+    try:
+        return ipaddress.ip_network(host, strict=False).num_addresses == 1
+    except ValueError:
+        return True
+
+
 def _networks(host: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
     try:
         return [ipaddress.ip_network(host, strict=False)]

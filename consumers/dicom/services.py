@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from consumers.api.access import ALLOWED, DEFAULT_PURPOSE, LOCAL, Who, refusal
+from consumers.api.access import DEFAULT_PURPOSE, LOCAL, Who
 from consumers.api.audit import Audit
 from consumers.api.decoders import Decoders
 from consumers.api.packs import Packs
@@ -113,12 +113,7 @@ class DicomRoom:
 
 def who(peer: Peer) -> Who:
     """Who asks by DICOM, as the access trail names them: the calling AE title and its address; always for treatment."""
-    return Who(f"dimse:{peer.calling_ae}@{peer.address}", LOCAL, DEFAULT_PURPOSE)
-
-
-def allowed(asker: Who) -> bool:
-    """Whether they may see patient data (`consumers.api.access`)."""
-    return refusal(asker) == ALLOWED
+    return Who(f"ae:{peer.calling_ae}@{peer.address}", LOCAL, DEFAULT_PURPOSE)
 
 
 _rooms: WeakKeyDictionary[DicomDoor, DicomRoom] = WeakKeyDictionary()
@@ -128,7 +123,9 @@ def of(door: DicomDoor) -> DicomRoom:
     """The room of a door: made by whoever asks first, started and stopped with the door."""
     found = _rooms.get(door)
     if found is None:
-        found = _rooms[door] = made(door, Views(lambda: CassandraTables.connect(door.settings)), Decoders())
+        decoders = Decoders()
+        door.on_stop(decoders.close)
+        found = _rooms[door] = made(door, Views(lambda: CassandraTables.connect(door.settings)), decoders)
         views = found.room.views
         door.readiness("cassandra", lambda: views.reachable)
     return found
@@ -158,7 +155,6 @@ def made(door: DicomDoor, views: Views, decoders: Decoders) -> DicomRoom:
             loop.call(part.stop(), STOP_S)
         loop.call(door.objects.close_streams(), STOP_S)
         loop.close()
-        decoders.close()
 
     door.on_start(start)
     door.on_stop(stop)

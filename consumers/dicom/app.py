@@ -1,0 +1,29 @@
+"""Registers C-MOVE and C-GET at the DICOM door."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pynetdicom.dimse_primitives import C_GET, C_MOVE
+
+from consumers.dicom import services
+from consumers.dicom.get import get
+from consumers.dicom.move import Mover, Places
+from consumers.dicom.retrieval import accept
+from consumers.dicom.services import DicomRoom
+from infra.dicom_door import DicomDoor
+
+
+def register(door: DicomDoor) -> None:
+    """Add retrieval to the door."""
+    add(door, services.of(door))
+
+
+def add(door: DicomDoor, room: DicomRoom) -> None:
+    """The same in a given room."""
+    settings = door.settings
+    door.contexts.append(accept)
+    # What a peer proposes as a receiver (C-GET) is for storage: everything that is no query or retrieval model.
+    door.both_roles.append(lambda abstract_syntax: not abstract_syntax.startswith("1.2.840.10008.5.1.4.1.2."))
+    door.requests[C_MOVE] = Mover(room, settings.ae_title, Places(settings.max_outgoing_associations)).move
+    door.requests[C_GET] = partial(get, room)

@@ -1,0 +1,205 @@
+"""What C-MOVE and C-GET have in common: find, record who asked, send one after the other, tell how far it is.
+
+1. the instances are found in the read models
+2. for each study the access event is durable (design, rule 7)
+3. then its instances leave; pending responses say how many are done
+4. the last response has the status and the UIDs of what failed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom import Dataset
+
+from consumers.api import queries
+from consumers.api.access import ALLOWED, Who, refusal
+from consumers.api.audit import Window
+from consumers.dicom.retrieval import (
+    CANCELLED,
+    CANNOT_COUNT,
+    COUNT_MAX,
+    IDENTIFIER_MISMATCH,
+    IMAGE,
+    NOT_AUTHORISED,
+    PATIENT,
+    PENDING,
+    SERIES,
+    UNABLE,
+    Progress,
+    Wanted,
+    wanted,
+)
+from consumers.dicom.services import DicomRoom
+from infra import clock, telemetry
+from infra.dicom_exchange import Exchange, Gone
+from infra.ports import Row
+from schemas.errors import Invalid, NotFound, SijilError, Transient
+
+log = telemetry.logger(__name__)
+
+PENDING_EVERY_S = 0.5
+IMAGES_ONE_BY_ONE = 8
+"""So many instances are looked up singly; for more their series is read."""
+
+RESPONSES = telemetry.Counter("sijil_dimse_retrievals", "C-MOVE and C-GET by their last status", ["service", "status"])
+INSTANCES = telemetry.Counter("sijil_dimse_instances_sent", "Sub-operations by what became of them", ["outcome"])
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study of an answer."""
+
+    study_uid: str
+    owner: str
+    """Patient key."""
+    rows: list[Row]
+
+
+async def find(room: DicomRoom, asked: Wanted) -> list[Study]:
+    """Instances of the served copies. Raises Transient."""
+    reads = room.room
+    studies = asked.studies
+    if asked.level == PATIENT:
+        found = await reads.views.tables.select(queries.by_patient_id(asked.patient_id))
+        studies = tuple(dict.fromkeys(r["study_uid"] for r in found))
+    answer: list[Study] = []
+    for study_uid in studies:
+        if asked.patient_id and asked.level != PATIENT and not await _is_of(room, study_uid, asked.patient_id):
+            continue
+        rows: list[Row] = []
+        owner = ""
+        for series_uid, sop_uid in _parts(asked):
+            with suppress(NotFound):
+                owner, some = await reads.copies(study_uid, series_uid, sop_uid)
+                rows += some
+        if asked.level == IMAGE:
+            rows = [r for r in rows if r["sop_uid"] in set(asked.sops)]
+        if rows:
+            answer.append(Study(study_uid, owner, rows))
+    return answer
+
+
+def _parts(asked: Wanted) -> list[tuple[str, str]]:
+    """(series, instance) to read of each study; empty for all."""
+    if asked.level == IMAGE and len(asked.sops) <= IMAGES_ONE_BY_ONE:
+        return [(series, sop) for series in asked.series for sop in asked.sops]
+    return [(series, "") for series in asked.series] if asked.level in (SERIES, IMAGE) else [("", "")]
+
+
+async def _is_of(room: DicomRoom, study_uid: str, patient_id: str) -> bool:
+    rows = await room.room.views.tables.select(queries.study(study_uid, header=False))
+    return bool(rows) and rows[0]["patient_id"] == patient_id
+
+
+class Answers:
+    """The responses of one request."""
+
+    def __init__(self, exchange: Exchange, service: str, response: Callable[[], Any]) -> None:
+        self._exchange, self._service, self._response = exchange, service, response
+        self._next = 0.0
+
+    def pending(self, progress: Progress) -> None:
+        """Say how far it is, now and then."""
+        if clock.monotonic() >= self._next:
+            self._next = clock.monotonic() + PENDING_EVERY_S
+            self._exchange.respond(self._told(PENDING, progress))
+
+    def last(self, status: int, progress: Progress | None = None, comment: str = "") -> None:
+        """The last response."""
+        told = self._told(status, progress or Progress(0))
+        if comment:
+            told.ErrorComment = comment
+        if progress is not None and progress.failed_uids:
+            identifier = Dataset()
+            identifier.FailedSOPInstanceUIDList = list(progress.failed_uids)
+            told.Identifier = self._exchange.encoded(identifier)
+        RESPONSES.labels(self._service, f"{status:04X}").inc()
+        self._exchange.respond(told)
+
+    def _told(self, status: int, progress: Progress) -> Any:
+        told = self._response()
+        told.AffectedSOPClassUID = self._exchange.request.AffectedSOPClassUID
+        told.Status = status
+        if status in (PENDING, CANCELLED):
+            told.NumberOfRemainingSuboperations = min(progress.remaining, COUNT_MAX)
+        told.NumberOfCompletedSuboperations = min(progress.completed, COUNT_MAX)
+        told.NumberOfFailedSuboperations = min(progress.failed, COUNT_MAX)
+        told.NumberOfWarningSuboperations = min(progress.warning, COUNT_MAX)
+        return told
+
+
+class Retrieval:
+    """One request under way."""
+
+    def __init__(self, room: DicomRoom, exchange: Exchange, answers: Answers, asker: Who, action: str) -> None:
+        self.room, self.exchange, self.answers = room, exchange, answers
+        self._asker, self._action = asker, action
+        self._bytes = 0
+
+    def studies(self, levels: tuple[str, ...]) -> list[Study] | None:
+        """Step 1; None when the last response was given instead."""
+        try:
+            identifier = self.exchange.data_set(self.exchange.request.Identifier)
+            asked = wanted({e.keyword: e.value for e in identifier if e.VR != "SQ"}, levels)
+        except Invalid as error:
+            log.info("retrieval refused", reason=error.reason, ae_title=self.exchange.peer.calling_ae)
+            self.answers.last(IDENTIFIER_MISMATCH, comment=error.reason)
+            return None
+        try:
+            if (reason := refusal(self._asker)) != ALLOWED:
+                study = asked.studies[0] if asked.studies else ""
+                self.room.loop.call(self.room.audit.denied(self._asker, self._action, reason, study))
+                self.answers.last(NOT_AUTHORISED)
+                return None
+            return self.room.loop.call(find(self.room, asked))
+        except Transient as error:
+            log.warning("retrieval not possible now", reason=type(error).__name__)
+            self.answers.last(CANNOT_COUNT)
+        except SijilError as error:
+            log.error("retrieval failed", error=error)
+            self.answers.last(UNABLE)
+        return None
+
+    @contextmanager
+    def recorded(self, study: Study) -> Iterator[None]:
+        """Step 2, before anything of a study leaves. Raises Transient, and nothing may leave."""
+        loop, audit = self.room.loop, self.room.audit
+        window = loop.call(audit.grant(self._asker, study.study_uid, study.owner, self._action))
+        before = self._bytes
+        loop.call(_opened(window))
+        try:
+            yield
+        finally:
+            loop.submit(_closed(window, self._bytes - before))
+
+    def sent(self, count: int) -> None:
+        """So many bytes left."""
+        self._bytes += count
+
+    def stopped(self) -> bool:
+        """Whether to go no further. Raises Gone when there is nobody to answer to."""
+        if self.exchange.gone():
+            raise Gone
+        return self.exchange.cancelled()
+
+
+async def _opened(window: Window) -> None:
+    window.use()
+    window.streams += 1
+
+
+async def _closed(window: Window, count: int) -> None:
+    window.streams -= 1
+    window.bytes += count
+
+
+def counted(progress: Progress, row: Row, status: int, reason: str = "") -> None:
+    """A sub-operation has ended."""
+    progress.done(row["sop_uid"], status)
+    INSTANCES.labels("sent" if not status else "failed").inc()
+    if status:
+        log.warning("instance not sent", sop_uid=row["sop_uid"], status=f"{status:04X}", reason=reason)
