@@ -1,6 +1,7 @@
 """Writes the generated contract, or checks that what is committed is what the code says.
 
-    python -m infra.generate           writes schemas/json, schemas/asyncapi.yaml, infra/cql/0002_views.cql
+    python -m infra.generate           writes schemas/json, schemas/asyncapi.yaml, infra/cql/0002_views.cql,
+                                       infra/conformance.md
     python -m infra.generate --check   exit 1 and a line per difference
 
 `schemas/json/published/<type>/<n>.schema.json` holds every shape a version ever had. They are only ever added, and each
@@ -17,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from infra import conformance
 from schemas.contract import asyncapi, incompatibilities, json_schemas
 from schemas.tables import TABLES, VIEWS_KEYSPACE
 
@@ -34,6 +36,7 @@ def generated() -> dict[Path, str]:
     files[Path("infra/cql/0002_views.cql")] = (
         f"-- Generated from schemas/tables.py by `python -m infra.generate`.\n\n{views}\n"
     )
+    files[conformance.FILE] = conformance.statement()
     return files
 
 

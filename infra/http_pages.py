@@ -41,6 +41,7 @@ _DOORS = (
     ("/health/ready", "Whether every part is there", "جاهزية أجزاء النظام"),
     ("/metrics", "Figures for Prometheus", "أرقام القياس لبرنامج Prometheus"),
     ("/openapi.json", "OpenAPI document", "وثيقة OpenAPI"),
+    ("/conformance", "DICOM conformance statement", "بيان مطابقة DICOM"),
 )
 
 

@@ -23,7 +23,5 @@ def add(door: DicomDoor, room: DicomRoom) -> None:
     """The same in a given room."""
     settings = door.settings
     door.contexts.append(accept)
-    # What a peer proposes as a receiver (C-GET) is for storage: everything that is no query or retrieval model.
-    door.both_roles.append(lambda abstract_syntax: not abstract_syntax.startswith("1.2.840.10008.5.1.4.1.2."))
     door.requests[C_MOVE] = Mover(room, settings.ae_title, Places(settings.max_outgoing_associations)).move
     door.requests[C_GET] = partial(get, room)

@@ -19,7 +19,7 @@ from producers.callers import Callers
 from producers.commitment.delivery import Delivery
 from producers.dicom.commitment import CommitmentScp
 from producers.dicom.commitment import accept as accept_commitment
-from producers.dicom.contexts import accept
+from producers.dicom.contexts import accept, is_storage
 from producers.dicom.part10 import encode_file_meta
 from producers.gateway import Gateway, Origin
 from producers.identify import Named, Refused, identify_dataset
@@ -55,6 +55,7 @@ def register(door: DicomDoor) -> None:
     delivery = Delivery(callers, door.settings.ae_title)
     commitments = gateway.commitments(lambda: door.committed, delivery.report)
     door.contexts.append(accept_commitment)
+    door.both_roles.append(is_storage)  # C-GET sends back on the contexts of storage
     door.requests[N_ACTION] = CommitmentScp(commitments, delivery).action
     door.on_start(gateway.start)
     door.on_start(callers.start)

@@ -19,7 +19,7 @@ from infra import ae_table
 from infra.ae_table import Ae
 from infra.chain import ChainedLog
 from infra.dicom_door import DicomDoor, Listener
-from producers.dicom.contexts import accept
+from producers.dicom.contexts import accept, is_storage
 from tests.archive import dcmtk
 from tests.unit.consumers.archive import DECODERS, MemoryArchive
 
@@ -50,6 +50,7 @@ def open_door(archive: MemoryArchive, entries: Sequence[Ae] = (), **changes: Any
     room = services.made(door, Views(lambda: archive.tables), DECODERS)
     app.add(door, room)
     door.contexts.append(accept)  # C-GET stores on contexts that the other half accepts
+    door.both_roles.append(is_storage)
     listener = Listener(door)
     for start in door.starts:
         start()

@@ -18,7 +18,7 @@ from infra.memory import MemoryLog, MemoryObjects
 from schemas.events import AccessDenied, AccessGranted, AccessUsed
 from tests.unit.consumers.archive import MemoryArchive, part10
 
-OPEN = {"/", "/docs", "/openapi.json", "/health/live", "/health/ready", "/metrics"}
+OPEN = {"/", "/docs", "/openapi.json", "/conformance", "/health/live", "/health/ready", "/metrics"}
 """What has no patient data: the door's own."""
 REPORT = "00000000-0000-4000-8000-000000000001"
 CANARY = "Canary"

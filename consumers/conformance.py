@@ -1,0 +1,87 @@
+"""What this room says in the conformance statement: the services that give something out."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from consumers.dicom.move import OF_ONE_DESTINATION
+from consumers.dicom.retrieval import CANCELLED, DESTINATION_UNKNOWN, STATUSES
+from infra.conformance import Service
+
+_HIERARCHICAL = (
+    "Hierarchical method: unique keys of the level and of all above it; Patient Root needs the PatientID at its own"
+    " level and checks it at the others. Lists of UIDs at every level. Relational retrieval is not supported.",
+    "An instance leaves in the transfer syntax in which it is stored where that is accepted; else as Explicit VR Little"
+    " Endian, pixel data losslessly decoded; else as Implicit VR Little Endian; else its sub-operation fails.",
+    "Of copies that conflict the served one leaves. The access is recorded before the first byte.",
+)
+
+SERVICES: Final = (
+    Service(
+        "Query/Retrieve: C-MOVE",
+        "PS3.4 §C.4.2",
+        "SCP",
+        "Patient Root and Study Root. Destinations are the AEs of the AE table that have a port; an association to each"
+        f" is opened by this archive, at most 1/{OF_ONE_DESTINATION} of all its places for one destination. Pending"
+        " responses tell the counts twice a second.",
+        STATUSES,
+        extended_negotiation="Not supported; an offer of it is not answered.",
+        notes=_HIERARCHICAL,
+    ),
+    Service(
+        "Query/Retrieve: C-GET",
+        "PS3.4 §C.4.3",
+        "SCP",
+        "Patient Root and Study Root. Instances are stored on the contexts of the same association for which the peer"
+        " has proposed the SCP role.",
+        {code: text for code, text in STATUSES.items() if code != DESTINATION_UNKNOWN},
+        extended_negotiation="Role selection: the SCP role of the requestor is accepted for storage SOP classes.",
+        notes=_HIERARCHICAL,
+    ),
+    Service(
+        "Storage (sub-operations of C-MOVE)",
+        "PS3.4 Annex B",
+        "SCU",
+        "C-STORE with Move Originator. A warning status counts as a warning, every other but success as a failure. An"
+        " association that breaks is opened again up to three times for one request.",
+        {CANCELLED: "not sent on: C-CANCEL ends the sub-operations after the one under way"},
+        proposes=(
+            (
+                "the SOP class of each instance",
+                "a context each for the stored transfer syntax, Explicit VR Little Endian and Implicit VR Little"
+                " Endian; SCU",
+            ),
+        ),
+    ),
+    Service(
+        "Query (QIDO-RS)",
+        "PS3.18 §10.6",
+        "origin server",
+        "At the levels of study, series and instance.",
+        {
+            200: "found",
+            204: "nothing matches",
+            400: "a parameter is not valid",
+            403: "the purpose of use does not allow it",
+            503: "the tables are away, or the access could not be recorded",
+        },
+    ),
+    Service(
+        "Retrieve (WADO-RS)",
+        "PS3.18 §10.4",
+        "origin server",
+        "Without a transfer-syntax parameter Explicit VR Little Endian, losslessly decoded; `*`: as stored, except that"
+        " Implicit VR and Big Endian are sent as Explicit VR Little Endian (PS3.18 §8.7.3)."
+        " `…/original`: the stored bytes.",
+        {
+            200: "found",
+            206: "a range of it",
+            304: "not modified",
+            400: "a parameter is not valid",
+            403: "the purpose of use does not allow it",
+            404: "not there",
+            406: "it cannot leave in a form that the client takes",
+            503: "a part is away, or the access could not be recorded",
+        },
+    ),
+)
