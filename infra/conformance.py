@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
@@ -67,6 +68,7 @@ class Offered:
     """(method, path, what it is, media types)."""
 
 
+@cache
 def statement() -> str:
     """The whole document, Markdown."""
     services = sorted(_services(), key=lambda s: (s.is_web, s.clause))

@@ -15,16 +15,18 @@ from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext, build_context
-from pynetdicom.transport import AssociationSocket, RequestHandler
+from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 from infra import clock, telemetry
 from infra.dicom_exchange import Context, Exchange, Line, taken
 from infra.dicom_reactor import LOOK_S, EventDul, WakingQueue
-from infra.dicom_services import Peer, Services
+from infra.dicom_services import LOCAL_LIMIT_EXCEEDED, Peer, Services
 from schemas.errors import Defect
 
 log = telemetry.logger(__name__)
 
+CONNECTIONS_EACH = 8
+"""Connections at once, for each place for an association; more are closed as they come."""
 SOCKET_S = 60
 """A peer that begins a PDU has so long for each next piece of it, and for taking what is sent to it."""
 
@@ -34,6 +36,8 @@ class EventAssociation(Association):
 
     def __init__(self, ae: Any, services: Services) -> None:
         self.news = threading.Event()
+        self.admitted = False
+        """It has one of the listener's places."""
         super().__init__(ae, MODE_ACCEPTOR)
         self.upper = EventDul(self, services, self.peer, self.news)
         self.dul = self.upper
@@ -134,10 +138,14 @@ class TableAcse(ACSE):
         """Admit, choose contexts, then as pynetdicom."""
         request = cast(A_ASSOCIATE, self.requestor.primitive)
         rejection = self._services.admit(self._peer())
+        server = self.assoc._server
+        if rejection is None and isinstance(server, BoundedServer) and not server.take_place(self.assoc):
+            rejection = LOCAL_LIMIT_EXCEEDED
         if rejection is not None:
             self.requestor.ae_title = request.calling_ae_title
             self.send_reject(rejection.result, rejection.source, rejection.diagnostic)
             evt.trigger(self.assoc, evt.EVT_REJECTED, {})
+            log.info("association rejected", ae_title=self._peer().calling_ae, reason=str(rejection))
             self.assoc.kill()
             return
         chosen, supported = self._choose(request.presentation_context_definition_list)
@@ -172,6 +180,47 @@ class TableAcse(ACSE):
         for abstract_syntax, accepted in syntaxes.items():
             supported.append(build_context(abstract_syntax, [*accepted]))
         return chosen, supported
+
+
+class BoundedServer(ThreadedAssociationServer):
+    """A listener that bounds its associations, and apart from them its connections.
+
+    A connection on which no association is asked for holds a thread until it is dropped, and none of the places: such
+    ones, by mistake or ill will, keep nobody out.
+    """
+
+    request_queue_size = 256
+    """Connections that the kernel holds until they are accepted: a burst is not made to wait for its own retries."""
+    associations_max = 1
+    _starting = 0
+    """Connections taken and not associations yet."""
+
+    def take_place(self, association: Any) -> bool:
+        """Whether there was a place for it."""
+        with _places:
+            if sum(getattr(a, "admitted", False) for a in self.active_associations) >= self.associations_max:
+                return False
+            association.admitted = True
+            return True
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether a connection is served at all."""
+        with _places:
+            if len(self.active_associations) + self._starting >= CONNECTIONS_EACH * self.associations_max:
+                return False
+            self._starting += 1
+            return True
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Make the association of a connection, which then counts as one."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with _places:
+                self._starting -= 1
+
+
+_places = threading.Lock()
 
 
 class Handler(RequestHandler):

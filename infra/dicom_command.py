@@ -158,9 +158,10 @@ def message_pdus(
 ) -> Iterator[tuple[bytes, bytes | memoryview]]:
     """(head, fragment) of each P-DATA-TF of a message; together they are its bytes (PS3.8 §9.3.5, Annex E).
 
-    `maximum`: longest PDU the peer takes, 0 for any. The data set is taken piece by piece, one ahead.
+    `maximum`: longest PDU the peer takes, 0 for any. The data set is taken piece by piece, one ahead. Every fragment
+    but the last is as long as it may be, and of even length whatever the pieces are (PS3.8 §E.1 wants that).
     """
-    size = (maximum or DEFAULT_PDU) - FRAGMENT_HEAD
+    size = (maximum or DEFAULT_PDU) - FRAGMENT_HEAD & ~1
     pieces = [command[i : i + size] for i in range(0, len(command), size)]
     for n, part in enumerate(pieces):
         yield _pdv(context_id, len(part), 0x03 if n + 1 == len(pieces) else 0x01), part
@@ -169,6 +170,9 @@ def message_pdus(
     held = memoryview(b"")
     for piece in data_set:
         view = memoryview(piece)
+        if held and len(held) < size:
+            missing = size - len(held)
+            held, view = memoryview(b"".join((held, view[:missing]))), view[missing:]
         while view:
             if held:
                 yield _pdv(context_id, len(held), 0x00), held

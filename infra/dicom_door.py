@@ -15,16 +15,14 @@ from typing import Any
 
 import click
 from pynetdicom import AE, _config, evt
-from pynetdicom.transport import ThreadedAssociationServer
 
 from infra import clock, telemetry
 from infra.chain import ChainedLog
 from infra.committed import CommittedInstances
-from infra.dicom_association import EventAssociation, handler_class
+from infra.dicom_association import BoundedServer, EventAssociation, handler_class
 from infra.dicom_exchange import Handler
 from infra.dicom_services import (
     CALLED_AE_UNKNOWN,
-    LOCAL_LIMIT_EXCEEDED,
     Admit,
     Negotiate,
     Peer,
@@ -124,7 +122,6 @@ class Listener:
         _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False
         settings = door.settings
         self._door = door
-        self._limit = settings.max_associations
         self._ae = AE(settings.ae_title)
         self._ae.maximum_pdu_size = MAXIMUM_PDU
         self._ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
@@ -139,12 +136,15 @@ class Listener:
             door.requests,
             lambda abstract_syntax: any(yes(abstract_syntax) for yes in door.both_roles),
         )
-        self._server: ThreadedAssociationServer = self._ae.make_server(
+        server = self._ae.make_server(
             (settings.dicom_host, settings.dicom_port),
-            evt_handlers=[(evt.EVT_ACCEPTED, _accepted), *door.handlers],
-            server_class=ThreadedAssociationServer,
+            evt_handlers=[(evt.EVT_ACCEPTED, _accepted), (evt.EVT_REJECTED, _rejected), *door.handlers],
+            server_class=BoundedServer,
             request_handler=handler_class(services),
         )
+        assert isinstance(server, BoundedServer)  # noqa: S101  (pynetdicom's types say less)
+        server.associations_max = settings.max_associations
+        self._server = server
         self._ae._servers.append(self._server)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="dicom-listener", daemon=True)
@@ -168,22 +168,17 @@ class Listener:
             assoc.abort()
 
     def _admit(self, peer: Peer) -> Rejection | None:
-        rejection = self._why_not(peer)
-        if rejection is not None:
-            ASSOCIATIONS.labels("rejected").inc()
-            log.info("association rejected", ae_title=peer.calling_ae, host=peer.address, reason=str(rejection))
-        return rejection
-
-    def _why_not(self, peer: Peer) -> Rejection | None:
         if peer.called_ae != self._door.settings.ae_title:
             return CALLED_AE_UNKNOWN
-        if len(self.associations()) > self._limit:
-            return LOCAL_LIMIT_EXCEEDED
         return next((r for admit in self._door.admissions if (r := admit(peer)) is not None), None)
 
 
 def _accepted(event: Any) -> None:
     ASSOCIATIONS.labels("accepted").inc()
+
+
+def _rejected(event: Any) -> None:
+    ASSOCIATIONS.labels("rejected").inc()
 
 
 def serve(settings: Settings) -> None:

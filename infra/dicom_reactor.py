@@ -25,6 +25,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from pynetdicom.association import Association
@@ -153,6 +154,10 @@ class EventDul(DULServiceProvider):
             self._loop()
         finally:
             self._end_store()
+            if (raw := self._raw()) is not None:  # it ended by an error: the peer is not left waiting
+                with suppress(OSError):
+                    raw.shutdown(socket.SHUT_RDWR)
+                raw.close()
             with self._closing:
                 os.close(self._wake_fd)
                 self._wake_fd = -1
@@ -174,7 +179,14 @@ class EventDul(DULServiceProvider):
             except queue.Empty:
                 self._sleep()
                 continue
-            self.state_machine.do_action(event)
+            try:
+                self.state_machine.do_action(event)
+            except Exception as error:  # noqa: BLE001 (an event that its state does not know, and whatever else)
+                log.error("dicom association failed", error=error)
+                self._abort_hard()
+                return
+            if event == "Evt17" and self.state_machine.current_state == "Sta1":
+                self.to_user_queue.put(None)  # who waits for an A-ASSOCIATE-RQ need not wait for its timeout
 
     def _abort_hard(self) -> None:
         """Past the state machine, which an exception may have left in any state."""

@@ -90,8 +90,9 @@ def _pieces(room: DicomRoom, row: Row, transfer_syntax: str) -> Iterator[Buffer]
         start = row["tar_offset"] + row["dataset_offset"]
         yield from room.loop.iterate(room.packs.stream(row["pack_id"], start, row["length"] - row["dataset_offset"]))
         return
-    body = room.loop.call(room.room.retriever.instances([row], Form(False, (EXPLICIT_LE,)), ""))
-    pieces = room.loop.iterate(body.pieces)
+    retriever = room.room.retriever
+    made = retriever.instances([row], Form(False, (EXPLICIT_LE,)), "")
+    pieces = room.loop.iterate(room.loop.call(retriever.open(made)))
     if transfer_syntax == IMPLICIT_LE:
         yield to_implicit(b"".join(pieces))
     else:

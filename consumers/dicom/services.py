@@ -39,12 +39,19 @@ class Loop:
     """An event loop on a thread of its own."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._started: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="dicom-loop", daemon=True)
 
     def start(self) -> None:
         """Run from now on."""
+        self._started = asyncio.new_event_loop()
         self._thread.start()
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        if self._started is None:
+            raise Transient("not started yet")
+        return self._started
 
     def close(self) -> None:
         """End it; what still runs is cancelled."""

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import msgspec
@@ -43,6 +43,8 @@ REPORT_S = (2.0, 900.0)
 """First and longest wait before a report is tried again."""
 REPORTERS = 4
 IDLE_S = 5.0
+LAST_TRIES_S = 3600.0
+"""For so long a process tries what it found to be late when it started."""
 
 REQUESTS = telemetry.Counter("sijil_commitments_requested", "Storage commitments accepted", ["door"])
 DECIDED = telemetry.Counter("sijil_commitments_decided", "Storage commitments with their final answer", ["outcome"])
@@ -68,6 +70,8 @@ class _Work:
     mark: Mark | None = None
     """Where the log ended when the grace for unknown instances was over."""
     reporting: bool = False
+    since: float = field(default_factory=clock.monotonic)
+    """When this process took it up."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,7 @@ class Commitments:
             work = self._work.get(key)
         if work is None:
             return
-        late = self._is_late(work.transaction)
+        late = self._is_late(work)
         try:
             if work.transaction.outcome is None:
                 # Steps 2 and 3
@@ -202,8 +206,10 @@ class Commitments:
             log.error("storage commitment failed", error=error, key=key)
             self._later(work, REPORT_S)
 
-    def _is_late(self, transaction: Transaction) -> bool:
-        return clock.now() - datetime.fromisoformat(transaction.requested) > timedelta(days=self._times.days)
+    def _is_late(self, work: _Work) -> bool:
+        """Whether the days are over. Not at once after a start: the clock may have jumped, or all was down for long."""
+        age = clock.now() - datetime.fromisoformat(work.transaction.requested)
+        return age > timedelta(days=self._times.days) and clock.monotonic() - work.since > LAST_TRIES_S
 
     def _later(self, work: _Work, bounds: tuple[float, float]) -> None:
         with self._wake:

@@ -41,7 +41,7 @@ class RawScu:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            self.socket.sendall(_associate(called))
+            self.socket.sendall(associate_request(called))
             kind, _ = self.pdu()
         except OSError:
             self.socket.close()
@@ -94,7 +94,7 @@ class RawScu:
         return found
 
 
-def _associate(called: str) -> bytes:
+def associate_request(called: str) -> bytes:
     def item(kind: int, body: bytes) -> bytes:
         return struct.pack(">BBH", kind, 0, len(body)) + body
 

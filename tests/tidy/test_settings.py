@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from infra.cli import sijil
 from infra.settings import SETTINGS
+from schemas.identity import IMPLEMENTATION_VERSION_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 KNOWN = {s.env for s in SETTINGS} | {"SIJIL_HOME"}
@@ -43,4 +44,4 @@ def test_the_command_lists_every_setting() -> None:
 def test_every_setting_that_is_written_about_exists(path: Path) -> None:
     named = set(re.findall(r"\bSIJIL_[A-Z0-9_]*[A-Z0-9]\b", path.read_text(encoding="utf-8")))
     shortened = {n for n in named if any(k.startswith(n + "_") for k in KNOWN)}
-    assert named - shortened <= KNOWN | OF_TESTS | {"SIJIL_SECRETS"}
+    assert named - shortened <= KNOWN | OF_TESTS | {"SIJIL_SECRETS", IMPLEMENTATION_VERSION_NAME}

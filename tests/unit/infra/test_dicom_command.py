@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from contextlib import suppress
 from io import BytesIO
 
@@ -13,7 +14,15 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import decode, encode
 
 from infra import dicom_command
-from infra.dicom_command import StoreRequest, StoreStatus, command_field, elements, store_request, store_response
+from infra.dicom_command import (
+    StoreRequest,
+    StoreStatus,
+    command_field,
+    elements,
+    message_pdus,
+    store_request,
+    store_response,
+)
 from schemas.errors import Invalid
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -74,3 +83,22 @@ def test_a_cut_command(at: int) -> None:
     except Invalid:
         return
     assert found.items() <= whole.items()  # cut between two elements
+
+
+@given(
+    st.binary(min_size=1, max_size=60),
+    st.lists(st.binary(max_size=40), max_size=12),
+    st.integers(4, 40).map(lambda n: 6 + n),
+)
+def test_a_message_in_pdus(command: bytes, pieces: list[bytes], maximum: int) -> None:
+    """Whatever pieces a dataset comes in: nothing is lost, no PDU is too long, and fragments are of even length."""
+    parts: dict[bool, list[tuple[bytes, int]]] = {True: [], False: []}
+    for head, fragment in message_pdus(3, command, pieces, maximum):
+        kind, _, length, value, context, control = struct.unpack(">BBIIBB", head)
+        assert (kind, length, value, context) == (4, len(fragment) + 6, len(fragment) + 2, 3)
+        assert length <= maximum
+        parts[bool(control & 1)].append((bytes(fragment), control))
+    for is_command, whole in ((True, command), (False, b"".join(pieces))):
+        assert b"".join(f for f, _ in parts[is_command]) == whole
+        assert [bool(c & 2) for _, c in parts[is_command]] == [False] * (len(parts[is_command]) - 1) + [True]
+        assert all(len(f) == (maximum - 6) & ~1 for f, _ in parts[is_command][:-1])
