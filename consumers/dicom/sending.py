@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 
 from consumers.api.decoders import decodable
+from consumers.api.overlay import EDITS
 from consumers.api.wado import EXPLICIT_LE, IMPLICIT_LE, NATIVE, Form
 from consumers.dicom.implicit import to_implicit
 from consumers.dicom.services import DicomRoom
@@ -39,6 +40,8 @@ def context_for(row: Row, contexts: Mapping[tuple[str, str], Context]) -> Contex
     """The accepted context in which an instance leaves, out of (SOP class, transfer syntax) → context."""
     stored = row["transfer_syntax"]
     ways = [stored, *((EXPLICIT_LE, IMPLICIT_LE) if convertible(stored) else ())]
+    if EDITS in row and stored in NATIVE:
+        ways = [EXPLICIT_LE, IMPLICIT_LE]  # corrections are written in Explicit VR
     return next((c for syntax in ways if (c := contexts.get((row["sop_class"], syntax)))), None)
 
 
@@ -71,7 +74,7 @@ def proposals(rows: Iterable[Row], maximum: int = CONTEXTS_MAX) -> list[tuple[li
 def data_set(room: DicomRoom, row: Row, transfer_syntax: str, sent: Callable[[int], None]) -> Iterator[Buffer]:
     """The bytes of an instance's dataset; `sent` is told how many leave.
 
-    The one place where headers that leave by DIMSE are made: what corrects them belongs here and in `Retriever`.
+    Corrections (EDITS of a row) are laid over it by `Retriever`, as for WADO-RS.
     Raises NotAcceptable, NotFound, Transient, Defect, Invalid.
     """
     for piece in _pieces(room, row, transfer_syntax):
@@ -86,12 +89,14 @@ def begun(pieces: Iterator[Buffer]) -> Iterator[Buffer]:
 
 
 def _pieces(room: DicomRoom, row: Row, transfer_syntax: str) -> Iterator[Buffer]:
-    if transfer_syntax == row["transfer_syntax"]:
+    stored = row["transfer_syntax"]
+    if transfer_syntax == stored and EDITS not in row:
         start = row["tar_offset"] + row["dataset_offset"]
         yield from room.loop.iterate(room.packs.stream(row["pack_id"], start, row["length"] - row["dataset_offset"]))
         return
     retriever = room.room.retriever
-    made = retriever.instances([row], Form(False, (EXPLICIT_LE,)), "")
+    wanted = stored if transfer_syntax == stored and stored not in NATIVE else EXPLICIT_LE
+    made = retriever.instances([row], Form(False, (wanted,)), "")
     pieces = room.loop.iterate(room.loop.call(retriever.open(made)))
     if transfer_syntax == IMPLICIT_LE:
         yield to_implicit(b"".join(pieces))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from consumers.api.access import DEFAULT_PURPOSE, LOCAL, Who
+from consumers.api.access import ALLOWED, DEFAULT_PURPOSE, LOCAL, Who, refusal
 from consumers.api.audit import Audit
 from consumers.api.decoders import Decoders
 from consumers.api.packs import Packs
@@ -121,6 +121,11 @@ class DicomRoom:
 def who(peer: Peer) -> Who:
     """Who asks by DICOM, as the access trail names them: the calling AE title and its address; always for treatment."""
     return Who(f"ae:{peer.calling_ae}@{peer.address}", LOCAL, DEFAULT_PURPOSE)
+
+
+def allowed(asker: Who) -> bool:
+    """Whether they may see patient data (`consumers.api.access`)."""
+    return refusal(asker) == ALLOWED
 
 
 _rooms: WeakKeyDictionary[DicomDoor, DicomRoom] = WeakKeyDictionary()

@@ -18,6 +18,7 @@ from pydicom import Dataset
 from consumers.api import queries
 from consumers.api.access import ALLOWED, Who, refusal
 from consumers.api.audit import Window
+from consumers.api.current import current
 from consumers.dicom.retrieval import (
     CANCELLED,
     CANNOT_COUNT,
@@ -62,10 +63,12 @@ class Study:
 async def find(room: DicomRoom, asked: Wanted) -> list[Study]:
     """Instances of the served copies. Raises Transient."""
     reads = room.room
+    reads.forget()  # what people decide by HTTP is not told to this process
     studies = asked.studies
     if asked.patient_id:
         found = await reads.views.tables.select(queries.by_patient_id(asked.patient_id))
-        theirs = dict.fromkeys(r["study_uid"] for r in found)
+        now = await current(reads.views.tables, found)  # a study may have got another patient
+        theirs = dict.fromkeys(r["study_uid"] for r in now if r.get("patient_id", asked.patient_id) == asked.patient_id)
         studies = tuple(theirs if asked.level == PATIENT else (s for s in studies if s in theirs))
     answer: list[Study] = []
     for study_uid in studies:
