@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from consumers.dicom import find
 from consumers.dicom.move import OF_ONE_DESTINATION
 from consumers.dicom.retrieval import CANCELLED, DESTINATION_UNKNOWN, STATUSES
 from infra.conformance import Service
@@ -17,6 +18,24 @@ _HIERARCHICAL = (
 )
 
 SERVICES: Final = (
+    Service(
+        "Query/Retrieve: C-FIND",
+        "PS3.4 §C.4.1",
+        "SCP",
+        "Patient Root and Study Root, with the matching of QIDO-RS. Answers are in the character set of the query where"
+        " it can write them, else in UTF-8.",
+        {
+            find.SUCCESS: "no more matches",
+            find.CANCELLED: "cancelled by C-CANCEL",
+            find.PENDING: "a match",
+            find.PENDING_UNSUPPORTED: "a match; an optional key of the query is not supported",
+            find.OUT_OF_RESOURCES: "the tables are away, or the access could not be recorded",
+            find.IDENTIFIER_WRONG: "the identifier cannot be read, or lacks a unique key",
+            find.UNABLE: "a fault of the archive's own",
+            find.REFUSED: "the purpose does not allow it; the refusal is recorded",
+        },
+        extended_negotiation="Relational queries, combined date-time matching and fuzzy matching, as proposed.",
+    ),
     Service(
         "Query/Retrieve: C-MOVE",
         "PS3.4 §C.4.2",

@@ -15,6 +15,9 @@ import pytest
 from infra.settings import Settings
 from tests.archive import Archive
 from tests.local_stack import SERVERS, LocalStack
+from tests.matrix import pytest_runtest_makereport, pytest_sessionfinish
+
+__all__ = ["pytest_runtest_makereport", "pytest_sessionfinish"]
 
 QUIET_S = 2.0
 """A study is complete so soon here, so that tests need not wait for a minute."""

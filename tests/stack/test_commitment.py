@@ -71,6 +71,7 @@ def left(doors: Doors) -> list[Path]:
     return list((doors.settings.spool("gateway") / "commitments").iterdir())
 
 
+@pytest.mark.client("pynetdicom", feature="Storage Commitment")
 def test_a_commitment_seals_and_is_reported_on_a_new_association(doors: Doors, modality: Modality) -> None:
     sops = [f"1.2.{n}" for n in range(5)]
     assoc = modality.associate(doors.dicom_port)
@@ -86,6 +87,7 @@ def test_a_commitment_seals_and_is_reported_on_a_new_association(doors: Doors, m
     doors.until(lambda: left(doors) == [])
 
 
+@pytest.mark.client("pynetdicom", feature="Storage Commitment")
 def test_on_the_same_association_while_it_is_open(doors: Doors, modality: Modality) -> None:
     store(doors, "1.2.1")
     assoc = modality.associate(doors.dicom_port, role=False)
@@ -235,6 +237,7 @@ def uids(answer: httpx.Response, tag: str) -> list[str]:
     return [item["00081155"]["Value"][0] for item in sequence["Value"]]
 
 
+@pytest.mark.client("httpx", feature="Storage Commitment by HTTP")
 def test_commitment_by_http(doors: Doors) -> None:
     stowed = httpx.post(f"{doors.url}/studies", content=file("1.2.1"), headers={"Content-Type": "application/dicom"})
     assert stowed.status_code == 200

@@ -26,6 +26,10 @@ def received(folder: Path) -> dict[str, bytes]:
     return {str(pydicom.dcmread(BytesIO(f), stop_before_pixels=True).SOPInstanceUID): dataset(f) for f in files}
 
 
+@pytest.mark.client("dcmtk storescu", feature="C-STORE")
+@pytest.mark.client("pynetdicom", feature="Storage Commitment")
+@pytest.mark.client("dcmtk movescu", feature="C-MOVE")
+@pytest.mark.client("dcmtk getscu", feature="C-GET")
 def test_stored_committed_moved_and_fetched(whole: LocalStack, archive: Archive, tmp_path: Path) -> None:
     settings = archive.settings
     where = [settings.dicom_host, str(settings.dicom_port)]

@@ -81,6 +81,7 @@ def sent(whole: object, tmp_path_factory: pytest.TempPathFactory) -> Archive:
     return archive
 
 
+@pytest.mark.client("dcmtk findscu", feature="C-FIND")
 def test_findscu_asks_all_levels(sent: Archive, tmp_path: Path) -> None:
     scu = Workstation(sent, tmp_path)
     utf8 = "SpecificCharacterSet=ISO_IR 192"
@@ -133,7 +134,7 @@ def test_findscu_asks_all_levels(sent: Archive, tmp_path: Path) -> None:
     # The trail names the query
     wait_until(
         lambda: any(
-            a["action"] == "query" and a["actor"].startswith("dimse:FINDSCU@")
+            a["action"] == "query" and a["actor"].startswith("ae:FINDSCU@")
             for a in sent.json(f"/studies/{STUDY}.1/accesses")["accesses"]
         ),
         30,

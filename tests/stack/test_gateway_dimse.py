@@ -68,6 +68,7 @@ def store(assoc: Association, data: bytes, *, sop: str, sop_class: str = CT, con
 # ------------------------------------------------------------------------------------------------ DCMTK
 
 
+@pytest.mark.client("dcmtk echoscu", feature="C-ECHO")
 def test_echo(doors: Doors) -> None:
     assert run("echoscu", doors).returncode == 0
 
@@ -78,6 +79,7 @@ def test_a_wrong_called_title(doors: Doors) -> None:
     assert "Called AE Title Not Recognized" in said.stderr + said.stdout
 
 
+@pytest.mark.client("dcmtk storescu", feature="C-STORE")
 def test_the_dataset_bytes_are_stored_verbatim(doors: Doors, tmp_path: Path) -> None:
     (study,) = make_ct(tmp_path / "ct", studies=1, slices=6, seed=5, rows=64)
     sent = run("storescu", doors, *(str(i.path) for i in study))
@@ -214,6 +216,7 @@ def test_bad_input(doors: Doors, data: bytes, sop: str, reason: str | None) -> N
     doors.until(lambda: set(doors.files()) == {"1.2.5"})
 
 
+@pytest.mark.client("pynetdicom", feature="C-STORE")
 def test_a_repeated_instance_is_acknowledged_and_stored_once(doors: Doors) -> None:
     assoc = associate(doors)
     for _ in range(3):

@@ -73,6 +73,7 @@ def test_all_stored_verbatim(doors: Doors) -> None:
     assert manifest.pack.senders[0].door == "stow"
 
 
+@pytest.mark.client("dicomweb-client", feature="STOW-RS")
 def test_dicomweb_client(doors: Doors) -> None:
     client = DICOMwebClient(doors.url)
     data = pydicom.dcmread(BytesIO(file("1.2.1", pixels=bytes(64))))

@@ -110,6 +110,7 @@ async def looked_at(url: str, folder: Path) -> tuple[bytes, int, tuple[int, int,
         return await page.screenshot(), int(shown), tuple(rectangle), page
 
 
+@pytest.mark.client("OHIF in Chromium", feature="QIDO-RS and WADO-RS")
 def test_the_image_seen_is_the_image_stored(archive: Archive, tmp_path: Path) -> None:
     assert archive.stow([file(n) for n in range(1, SLICES + 1)]).status_code == 200
     wait_until(lambda: archive.instance_count(STUDY) == SLICES, 60, "the study is searchable")

@@ -43,6 +43,7 @@ def received_by_dcmtk(folder: Path, files: list[Path]) -> dict[str, bytes]:
     return {p.name.partition(".")[2]: dataset(p.read_bytes()) for p in folder.iterdir()}
 
 
+@pytest.mark.client("dcmtk storescu", feature="C-STORE")
 def test_storescu_then_find_fetch_and_trail(archive: Archive, tmp_path: Path) -> None:
     (study,) = make_ct(tmp_path / "ct", studies=1, slices=24, seed=71)
     uid, files = study[0].study, [i.path for i in study]

@@ -29,6 +29,7 @@ from tests.archive import dataset
 from tests.crash.test_gateway_kill import free_port
 from tests.unit.consumers.archive import MemoryArchive, part10, sample
 from tests.unit.consumers.dicom_door import OpenDoor, open_door, storescp
+from tests.unit.consumers.test_corrections import Corrected
 
 PATIENT_MOVE, STUDY_MOVE = "1.2.840.10008.5.1.4.1.2.1.2", "1.2.840.10008.5.1.4.1.2.2.2"
 STUDY_GET = "1.2.840.10008.5.1.4.1.2.2.3"
@@ -91,6 +92,8 @@ def datasets(files: dict[str, bytes]) -> dict[str, bytes]:
 # ------------------------------------------------------------------------------------------------ DCMTK
 
 
+@pytest.mark.client("dcmtk movescu", feature="C-MOVE")
+@pytest.mark.client("dcmtk getscu", feature="C-GET")
 @pytest.mark.parametrize(
     ("options", "asked", "expected"),
     [
@@ -125,6 +128,7 @@ def test_movescu_and_getscu(
     assert all(got[u] == dataset(FILES[u]) for u in got if u in FILES)
 
 
+@pytest.mark.client("dcmtk movescu", feature="C-MOVE")
 def test_what_the_destination_takes_decides(tmp_path: Path) -> None:
     """Compressed as stored where that is taken; decoded losslessly where only Explicit or Implicit VR is."""
     own = MemoryArchive()
@@ -210,6 +214,7 @@ def identifier(level: str, **values: str) -> Dataset:
     return found
 
 
+@pytest.mark.client("pynetdicom", feature="C-MOVE")
 def test_counts_warnings_failures_and_the_originator(door: OpenDoor, port: int) -> None:
     statuses = iter([0x0000, 0xB000, 0xA700, 0x0000, 0xC001, 0x0000])
     with Receiver(port, lambda _: next(statuses)) as receiver:
@@ -274,6 +279,7 @@ def test_the_requester_leaves(door: OpenDoor, port: int) -> None:
         assert len(receiver.stored) < 6
 
 
+@pytest.mark.client("pynetdicom", feature="C-GET")
 def test_c_get_with_contexts_that_take_some(door: OpenDoor) -> None:
     got: dict[str, bytes] = {}
 
@@ -385,3 +391,23 @@ def test_implicit_and_back() -> None:
     file = part10("1.2.3")
     found = pydicom.dcmread(BytesIO(to_implicit(file)), force=True)
     assert found == pydicom.dcmread(BytesIO(file))
+
+
+def test_corrections_are_in_what_leaves_and_the_rejected_does_not(tmp_path: Path) -> None:
+    own = Corrected()
+    own.store(list(FILES.values()))
+    own.store(list(OTHER.values()))
+    own.decide(type="correct", attributes={"StudyDescription": "CT of the chest"})
+    own.decide("1.2.4", type="correct", attributes={"StudyDescription": "CT of the head"})
+    own.decide("1.2.4", type="reassign", patient={"PatientID": "N-6"})
+    port = free_port()
+    with open_door(own, [Ae("DEST", "127.0.0.1", port)]) as door:
+        with storescp(tmp_path / "moved", "+xa", port=port) as folder:
+            assert door.run("movescu", "-S", "-aem", "DEST", *keys("STUDY", study="1.2.3\\1.2.4")).returncode == 0
+            told = {str(d.SOPInstanceUID): d for d in map(pydicom.dcmread, folder.iterdir())}
+        assert {d.StudyDescription for u, d in told.items() if u in FILES} == {"CT of the chest"}
+        assert (told["1.2.4.1.1"].StudyDescription, told["1.2.4.1.1"].PatientID) == ("CT of the head", "N-6")
+        assert told["1.2.3.1.2"].PixelData == bytes([2]) * 32
+        with storescp(tmp_path / "theirs", "+xa", port=port) as folder:
+            assert door.run("movescu", "-P", "-aem", "DEST", *keys("PATIENT", patient="N-6")).returncode == 0
+            assert list(received(folder)) == ["1.2.4.1.1"]

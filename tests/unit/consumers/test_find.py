@@ -202,7 +202,7 @@ def test_a_query_is_recorded_before_its_first_answer(finder: Finder, archive: Me
     ask(finder, Asking(STUDY_ROOT, keys("STUDY", PatientID="P-1")))
     (event,) = [p.event for p in archive.journal.published[before:]]
     assert isinstance(event, AccessGranted)
-    assert (event.action, event.actor) == ("query", "dimse:WORKSTATION@127.0.0.1")
+    assert (event.action, event.actor) == ("query", "ae:WORKSTATION@127.0.0.1")
     assert {s.study_uid for s in event.shown} == {"1.2.1.1", "1.2.1.2"}
     assert list(event.search) == ["PatientID"]
     archive.journal.full = True
