@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import zip_longest
 from typing import Any
 
@@ -20,7 +21,7 @@ from pydicom.fileset import DIRECTORY_RECORDERS
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
-from schemas.identity import IMPLEMENTATION_CLASS_UID
+from schemas.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 IN_USE = 0xFFFF
 NAME = "DICOMDIR"
@@ -89,15 +90,19 @@ def record_type(sop_class: str) -> str:
 def dicomdir(members: Iterable[Member]) -> bytes:
     """The Media Storage Directory of the files, patient by patient."""
     top: dict[str, _Record] = {}
+    content = sha256()
     for member in members:
         _add(top, member)
+        content.update(member.header)
+    # Of the file-set: the same files give the same one, others another (PS3.5 §B.2).
+    uid = UID(f"2.25.{int.from_bytes(content.digest()[:16], 'big')}")
     root = _root()
     # Lengths do not depend on the offsets within: laid out first, then written with them.
-    start = len(_file(root, b""))
+    start = len(_file(root, b"", uid))
     last = _lay_out(top.values(), start)
     root.OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity = start if top else 0
     root.OffsetOfTheLastDirectoryRecordOfTheRootDirectoryEntity = last
-    return _file(root, b"".join(_item(r.content) for r in _walk(top.values())))
+    return _file(root, b"".join(_item(r.content) for r in _walk(top.values())), uid)
 
 
 def _add(top: dict[str, _Record], member: Member) -> None:
@@ -188,12 +193,13 @@ def _root() -> Dataset:
     return root
 
 
-def _file(root: Dataset, items: bytes) -> bytes:
+def _file(root: Dataset, items: bytes, uid: UID) -> bytes:
     """The file with a directory record sequence of these items."""
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\0\1"
     meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
-    meta.MediaStorageSOPInstanceUID = UID("2.25.1")
+    meta.MediaStorageSOPInstanceUID = uid
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     out = DicomBytesIO()

@@ -26,6 +26,7 @@ from consumers.api.zipped import zipped
 from tests.archive import dcmtk
 from tests.unit.consumers.archive import DECODERS, FILES, MemoryArchive, part10, sample
 
+DCIODVFY = Path("/usr/bin/dciodvfy")
 BASE = "/dicom-web/studies/1.2.3"
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pydicom warns of what its own files hold
@@ -80,6 +81,13 @@ def test_dcmtk_reads_the_directory(tmp_path: Path) -> None:
     )
     assert (said.returncode, said.stderr) == (0, "")
     assert said.stdout.count("[IMAGE]") == 4
+
+
+@pytest.mark.skipif(not DCIODVFY.exists(), reason="no dciodvfy: make tools installs it")
+def test_dicom3tools_finds_no_fault_in_the_directory(tmp_path: Path) -> None:
+    unzipped(two_series(), BASE, tmp_path)
+    said = subprocess.run([DCIODVFY, tmp_path / "DICOMDIR"], capture_output=True, text=True, check=False, timeout=30)
+    assert said.stderr.splitlines() == ["BasicDirectory"]
 
 
 def test_a_series_alone_and_bytes_that_are_the_same_each_time(tmp_path: Path) -> None:
