@@ -90,6 +90,7 @@ def uids(rows: list[dict[str, Any]], tag: str = "0020000D") -> set[str]:
 # ------------------------------------------------------------------------------------------------ searches
 
 
+@pytest.mark.client("dicomweb-client", feature="QIDO-RS")
 def test_studies_by_key(client: DICOMwebClient, sent: Sent) -> None:
     uid = sent.ct[0].study
     assert uids(client.search_for_studies(search_filters={"StudyInstanceUID": uid})) == {uid}
@@ -115,6 +116,7 @@ def test_studies_by_name(client: DICOMwebClient, sent: Sent, pattern: str, numbe
     assert uids(client.search_for_studies(search_filters=filters)) == {f"{STUDY}.{n}" for n in numbers}
 
 
+@pytest.mark.client("dicomweb-client", feature="QIDO-RS")
 def test_studies_by_date_modality_and_page(client: DICOMwebClient, sent: Sent) -> None:
     filters = {"StudyDate": "20240101-20240103", "ModalitiesInStudy": "CT"}
     whole = client.search_for_studies(search_filters=filters)
@@ -123,6 +125,7 @@ def test_studies_by_date_modality_and_page(client: DICOMwebClient, sent: Sent) -
     assert [uids(p) for p in pages] == [uids([r]) for r in whole]
 
 
+@pytest.mark.client("dicomweb-client", feature="QIDO-RS")
 def test_every_study_is_listed(client: DICOMwebClient, archive: Archive, sent: Sent) -> None:
     found: list[dict[str, Any]] = []
     while page := client.search_for_studies(limit=7, offset=len(found)):
@@ -131,6 +134,7 @@ def test_every_study_is_listed(client: DICOMwebClient, archive: Archive, sent: S
     assert uids(found) >= set(sent.studies)
 
 
+@pytest.mark.client("dicomweb-client", feature="QIDO-RS")
 def test_series_and_instances(client: DICOMwebClient, sent: Sent) -> None:
     uid, series = sent.ct[0].study, sent.ct[0].series
     assert uids(client.search_for_series(uid), "0020000E") == {i.series for i in sent.ct}
@@ -143,6 +147,7 @@ def test_series_and_instances(client: DICOMwebClient, sent: Sent) -> None:
 # ------------------------------------------------------------------------------------------------ retrieves
 
 
+@pytest.mark.client("dicomweb-client", feature="WADO-RS instances")
 def test_a_study_a_series_an_instance(client: DICOMwebClient, sent: Sent) -> None:
     one = sent.ct[0]
     expected = {i.sop: i.path.read_bytes() for i in sent.ct}
@@ -154,6 +159,7 @@ def test_a_study_a_series_an_instance(client: DICOMwebClient, sent: Sent) -> Non
     assert str(instance.SOPInstanceUID) == one.sop
 
 
+@pytest.mark.client("dicomweb-client", feature="WADO-RS metadata")
 def test_metadata(client: DICOMwebClient, sent: Sent) -> None:
     one = sent.ct[0]
     assert uids(client.retrieve_study_metadata(one.study), "00080018") == {i.sop for i in sent.ct}
@@ -161,6 +167,7 @@ def test_metadata(client: DICOMwebClient, sent: Sent) -> None:
     assert found["00280010"]["Value"] == [128]
 
 
+@pytest.mark.client("dicomweb-client", feature="WADO-RS frames")
 def test_frames(client: DICOMwebClient, sent: Sent) -> None:
     data = sent.named[0]
     ds = pydicom.dcmread(io.BytesIO(data))
@@ -170,6 +177,7 @@ def test_frames(client: DICOMwebClient, sent: Sent) -> None:
     assert frames == [ds.PixelData[64:96], ds.PixelData[:32]]
 
 
+@pytest.mark.client("dicomweb-client", feature="WADO-RS rendered")
 def test_rendered(client: DICOMwebClient, sent: Sent) -> None:
     one = sent.ct[0]
     stored = pydicom.dcmread(one.path)
@@ -183,6 +191,7 @@ def test_rendered(client: DICOMwebClient, sent: Sent) -> None:
     assert np.asarray(Image.open(io.BytesIO(jpeg))).shape == shown.shape
 
 
+@pytest.mark.client("dicomweb-client", feature="WADO-RS bulk data")
 def test_bulk_data_of_the_metadata(client: DICOMwebClient, sent: Sent) -> None:
     one = sent.ct[0]
     (found,) = [client.retrieve_instance_metadata(one.study, one.series, one.sop)]
@@ -206,6 +215,7 @@ def test_transfer_syntaxes(archive: Archive, sent: Sent, name: str) -> None:
     )
 
 
+@pytest.mark.client("dcmtk dcmdump", feature="WADO-RS instances")
 def test_dcmtk_reads_what_leaves(archive: Archive, sent: Sent, tmp_path: Path) -> None:
     for name, data in sent.odd.items():
         body = archive.get(sent.path(data), "application/dicom").content

@@ -73,6 +73,10 @@ def types_of(changes: list[dict[str, object]]) -> set[object]:
     return {c["type"] for c in changes if c["study_uids"] == [STUDY]}
 
 
+@pytest.mark.client("pydicom FileSet", feature="application/zip with DICOMDIR")
+@pytest.mark.client("dcmtk dcmdump", feature="application/zip with DICOMDIR")
+@pytest.mark.client("httpx", feature="Change feed and its events")
+@pytest.mark.client("httpx", feature="Read token, ranges, tags")
 def test_a_study_from_its_store_to_its_medium(
     archive: Archive, pushed: list[dict[str, object]], tmp_path: Path
 ) -> None:

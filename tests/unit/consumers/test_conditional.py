@@ -178,6 +178,7 @@ def jpeg2000(archive: MemoryArchive, path: str) -> httpx.Response:
 @pytest.mark.parametrize(
     "name", ["MR_small.dcm", "MR_small_implicit.dcm", "MR_small_RLE.dcm", "SC_rgb.dcm", "JPEG-LL.dcm", "CT_small.dcm"]
 )
+@pytest.mark.client("dicom3tools dciodvfy", feature="WADO-RS JPEG 2000 lossless")
 def test_jpeg2000_is_lossless(name: str, tmp_path: Path) -> None:
     data = sample(name)
     ds = pydicom.dcmread(io.BytesIO(data))
@@ -208,6 +209,7 @@ def complaints(data: bytes, folder: Path) -> set[str]:
 @pytest.mark.parametrize(
     "name", ["MR_small_implicit.dcm", "MR_small_bigendian.dcm", "MR_small_RLE.dcm", "JPEG2000.dcm"]
 )
+@pytest.mark.client("dicom3tools dciodvfy", feature="WADO-RS Explicit VR Little Endian")
 def test_what_leaves_as_explicit_has_no_new_faults(name: str, tmp_path: Path) -> None:
     if not DCIODVFY.exists():
         pytest.skip("no dciodvfy: make tools installs it")

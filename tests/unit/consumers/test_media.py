@@ -58,6 +58,7 @@ def two_series() -> MemoryArchive:
     return archive
 
 
+@pytest.mark.client("pydicom FileSet", feature="application/zip with DICOMDIR")
 def test_others_read_the_directory_and_the_files(tmp_path: Path) -> None:
     found = unzipped(two_series(), BASE, tmp_path)
     assert [(str(i.SOPInstanceUID), i.path) for i in found] == [
@@ -74,6 +75,7 @@ def test_others_read_the_directory_and_the_files(tmp_path: Path) -> None:
     assert found.find_values("StudyDescription") == ["CT chest"]
 
 
+@pytest.mark.client("dcmtk dcmdump", feature="application/zip with DICOMDIR")
 def test_dcmtk_reads_the_directory(tmp_path: Path) -> None:
     unzipped(two_series(), BASE, tmp_path)
     said = subprocess.run(
@@ -83,6 +85,7 @@ def test_dcmtk_reads_the_directory(tmp_path: Path) -> None:
     assert said.stdout.count("[IMAGE]") == 4
 
 
+@pytest.mark.client("dicom3tools dciodvfy", feature="application/zip with DICOMDIR")
 @pytest.mark.skipif(not DCIODVFY.exists(), reason="no dciodvfy: make tools installs it")
 def test_dicom3tools_finds_no_fault_in_the_directory(tmp_path: Path) -> None:
     unzipped(two_series(), BASE, tmp_path)
