@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
-from pydicom.datadict import keyword_for_tag
 
 from producers.identify import Named
+from schemas import native_xml
 
 OK, ACCEPTED, CONFLICT = 200, 202, 409
 IMPORT_AGENT = "sijil-import"
@@ -62,23 +61,7 @@ def body(outcomes: Sequence[Outcome], base: str) -> bytes:
 
 def xml_body(outcomes: Sequence[Outcome], base: str) -> bytes:
     """The same in the Native DICOM Model (PS3.19 §A.1)."""
-    parts = ('<?xml version="1.0" encoding="UTF-8"?>', "<NativeDicomModel>", *_xml(_module(outcomes, base)))
-    return "".join((*parts, "</NativeDicomModel>")).encode()
-
-
-def _xml(dataset: Mapping[str, Any]) -> Iterator[str]:
-    for tag in sorted(dataset):
-        vr, values = dataset[tag]["vr"], dataset[tag]["Value"]
-        keyword = quoteattr(keyword_for_tag(int(tag, 16)))
-        yield f'<DicomAttribute tag="{tag}" vr="{vr}" keyword={keyword}>'
-        for n, value in enumerate(values, 1):
-            if vr == "SQ":
-                yield f'<Item number="{n}">'
-                yield from _xml(value)
-                yield "</Item>"
-            else:
-                yield f'<Value number="{n}">{escape(str(value))}</Value>'
-        yield "</DicomAttribute>"
+    return native_xml.document(_module(outcomes, base))
 
 
 def _module(outcomes: Sequence[Outcome], base: str) -> dict[str, Any]:

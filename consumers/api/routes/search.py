@@ -1,12 +1,12 @@
 """QIDO-RS (PS3.18 §10.6): `/studies`, `/series`, `/instances`, and below a study or series.
 
-No match is answered 200 with an empty list, always.
+No match is answered 200 with an empty list, always (in XML, which has no empty list of parts, 204).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from consumers.api import accept, dicomjson
 from consumers.api.attributes import Level
@@ -18,6 +18,8 @@ from consumers.api.room import Room
 from consumers.api.search import Found, Hit
 from consumers.api.wado import NotAcceptable
 from consumers.api.walk import Deadline
+from infra import clock
+from schemas import native_xml
 from schemas.dicom_json import Dataset
 from schemas.levels import PATIENT_TOTALS
 
@@ -75,7 +77,7 @@ def add(guard: Guard, room: Room) -> None:
             action="search",
             summary=summary,
             tag="Search (QIDO-RS)",
-            media_types=dicomjson.MEDIA_TYPES,
+            media_types=(*dicomjson.MEDIA_TYPES, 'multipart/related; type="application/dicom+xml"'),
             parameters=_PARAMETERS,
         )
 
@@ -106,19 +108,36 @@ async def _search(ask: Ask, room: Room, level: Level, study_uid: str = "", serie
     if settings.query_explain and ask.header(EXPLAIN):
         told = explain(query, chosen) | {"partitions_read": found.reads, "rows_read": found.rows}
         headers[EXPLAIN] = json.dumps(told)
-    return Answer(
-        about=_about(query, found, study_uid, series_uid),
-        content=dicomjson.listed(datasets),
-        media_type=media_type,
-        headers=headers,
-    )
+    about = _about(query, found, study_uid, series_uid)
+    if media_type == native_xml.MEDIA_TYPE:
+        boundary = f"sijil-{clock.uuid7()}"
+        return Answer(
+            about=about,
+            content=_in_parts(datasets, boundary),
+            media_type=f'multipart/related; type="{native_xml.MEDIA_TYPE}"; boundary={boundary}',
+            status=200 if datasets else 204,  # a multipart body has a part at least
+            headers=headers,
+        )
+    return Answer(about=about, content=dicomjson.listed(datasets), media_type=media_type, headers=headers)
 
 
 def _media_type(ask: Ask) -> str:
-    accepted = accept.parse(ask.option("accept") or ask.header("accept"))
-    if media_type := accept.single_part(accepted, dicomjson.MEDIA_TYPES):
-        return media_type
-    raise NotAcceptable("searches are answered as application/dicom+json")
+    """The first that the client takes and we have; XML in parts only, a dataset each (PS3.18 §8.7.3)."""
+    for accepted in accept.parse(ask.option("accept") or ask.header("accept")):
+        if accepted.multipart and accepted.takes(native_xml.MEDIA_TYPE):
+            return native_xml.MEDIA_TYPE
+        if media_type := accept.single_part((accepted,), dicomjson.MEDIA_TYPES):
+            return media_type
+    raise NotAcceptable("searches are answered as application/dicom+json, or application/dicom+xml in parts")
+
+
+def _in_parts(datasets: Sequence[bytes], boundary: str) -> bytes:
+    pieces: list[bytes] = []
+    for dataset in datasets:
+        document = native_xml.document(json.loads(dataset))
+        head = f"--{boundary}\r\nContent-Type: {native_xml.MEDIA_TYPE}\r\nContent-Length: {len(document)}\r\n\r\n"
+        pieces += (head.encode(), document, b"\r\n")
+    return b"".join((*pieces, f"--{boundary}--\r\n".encode()))
 
 
 def _dataset(hit: Hit, query: Query, study_uid: str, series_uid: str) -> Dataset:

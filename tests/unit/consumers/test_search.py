@@ -8,11 +8,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
+from xml.etree import ElementTree
 
 import pytest
 
 from consumers.api import search as search_module
 from tests.unit.consumers.archive import MemoryArchive, part10
+from tests.unit.consumers.multipart import parts_of
 
 NAMES = [
     "Hassan^Mona=منى حسن",
@@ -243,7 +245,8 @@ def test_links_lead_back_to_the_door(archive: MemoryArchive) -> None:
         ("*/*", 200, "application/dicom+json"),
         ("application/json", 200, "application/json"),
         ("application/dicom+json, application/json", 200, "application/dicom+json"),
-        ('multipart/related; type="application/dicom+xml"', 406, "application/problem+json"),
+        ("application/dicom+xml", 406, "application/problem+json"),
+        ("image/png", 406, "application/problem+json"),
     ],
 )
 def test_negotiation(archive: MemoryArchive, accept: str, status: int, media_type: str) -> None:
@@ -362,3 +365,18 @@ def test_an_attribute_that_is_matched_by_is_shown(archive: MemoryArchive) -> Non
     (rows,) = ask(archive, "/dicom-web/instances?StudyInstanceUID=1.2.5&PhotometricInterpretation=MONOCHROME2")
     assert rows
     assert all(value(r, "00280004") == "MONOCHROME2" for r in rows)
+
+
+def test_answers_in_xml(archive: MemoryArchive) -> None:
+    accept = 'multipart/related; type="application/dicom+xml"'
+    answer = archive.get("/dicom-web/studies?PatientName=Hassan%5EMona&limit=2", Accept=accept)
+    assert answer.status_code == 200
+    found = parts_of(answer)
+    assert [p.headers["content-type"] for p in found] == ["application/dicom+xml"] * 2
+    for part in found:
+        model = ElementTree.fromstring(part.body)  # noqa: S314 - our own answer
+        attributes = {a.get("keyword"): a for a in model}
+        assert attributes["PatientName"].findtext("PersonName/Ideographic/FamilyName") == "منى حسن"
+        assert attributes["PatientName"].findtext("PersonName/Alphabetic/GivenName") == "Mona"
+        assert [a.get("tag") for a in model] == sorted(str(a.get("tag")) for a in model)
+    assert archive.get("/dicom-web/studies?PatientID=NOBODY", Accept=accept).status_code == 204
