@@ -32,7 +32,7 @@ log = telemetry.logger(__name__)
 
 T = TypeVar("T")
 
-UNDER_WAY_BYTES_MAX = 32 << 20
+UNDER_WAY_BYTES_MAX = 16 << 20
 """Bytes of one request that are collected but not durable; beyond, no more of it is read."""
 UNDER_WAY_PARTS_MAX = 64
 PARTS_MAX = 50_000
