@@ -11,7 +11,7 @@ from consumers.api.audit import Audit
 from consumers.api.conditional import NotSatisfiable
 from consumers.api.decoders import Decoders
 from consumers.api.feed import Feed
-from consumers.api.freshness import Freshness
+from consumers.api.freshness import CORRECTIONS, Freshness
 from consumers.api.guard import Guard
 from consumers.api.headers import Headers
 from consumers.api.packs import Packs
@@ -58,7 +58,7 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders) -> None:
     rendered.add(guard, room, Renderer(packs, decoders))
     papers.add(guard, room)
     corrections.add(guard, room)
-    freshness.watch("sijil.study.corrections", room.forget)
+    freshness.watch(CORRECTIONS, room.forget)
     changes.add(guard, room, Feed(door.log), lambda: door.stopping)
 
     async def not_acceptable(request: Request, error: Exception) -> Response:

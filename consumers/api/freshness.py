@@ -24,6 +24,7 @@ POLL_S = 1.0
 SAMPLES_MAX = 600
 PROJECTION = "views"
 """Name of the read models' projection in `projection_positions`."""
+CORRECTIONS = "sijil.study.corrections"
 TOPICS = tuple(
     f"sijil.{t}"
     for t in ("study.arrivals", "study.lifecycle", "study.corrections", "reports", "accesses", "patients", "archive")

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 from consumers.api.access import ALLOWED, DEFAULT_PURPOSE, LOCAL, Who, refusal
 from consumers.api.audit import Audit
 from consumers.api.decoders import Decoders
+from consumers.api.freshness import CORRECTIONS, Freshness
 from consumers.api.packs import Packs
 from consumers.api.retrieve import Retriever
 from consumers.api.room import Room
@@ -156,14 +157,16 @@ def made(door: DicomDoor, views: Views, decoders: Decoders) -> DicomRoom:
     )
     packs = Packs(views, door.objects, Spooled(settings.spool(role) / "packs" for role in ("gateway", "api")))
     found = DicomRoom(loop, Room(settings, views, door.objects, Retriever(packs, decoders)), audit, packs)
+    freshness = Freshness(door.log, views)
+    freshness.watch(CORRECTIONS, found.room.forget)
 
     def start() -> None:
         loop.start()
-        for part in (views, audit):
+        for part in (views, freshness, audit):
             loop.call(part.start())
 
     def stop() -> None:
-        for part in (audit, views):
+        for part in (audit, freshness, views):
             loop.call(part.stop(), STOP_S)
         loop.call(door.objects.close_streams(), STOP_S)
         loop.close()

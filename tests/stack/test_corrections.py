@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pydicom
 import pytest
 
 from infra import clock
-from tests.archive import Archive, wait_until
+from tests.archive import Archive, dcmtk, wait_until
 from tests.bench.corpus import make_ct
 from tests.unit.streams.test_corrections import note
 
@@ -33,6 +34,17 @@ def decide(archive: Archive, study: str, **asked: Any) -> str:
 def listed(archive: Archive, query: str) -> list[str]:
     """Study Instance UIDs of a search."""
     return [d["0020000D"]["Value"][0] for d in archive.json(f"/dicom-web/studies?{query}")]
+
+
+def found_by_dicom(archive: Archive, patient_id: str) -> str:
+    """What DCMTK's findscu shows of a patient's studies."""
+    settings = archive.settings
+    keys = [f"-k{k}" for k in ("QueryRetrieveLevel=STUDY", f"PatientID={patient_id}", "StudyInstanceUID")]
+    where = ["-aec", settings.ae_title, settings.dicom_host, str(settings.dicom_port)]
+    done = subprocess.run(
+        [dcmtk("findscu"), "-S", *keys, *where], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout + done.stderr
 
 
 def changed(data: bytes, **values: Any) -> bytes:
@@ -60,6 +72,8 @@ def test_the_life_of_a_corrected_study(archive: Archive, tmp_path: Path) -> None
     wait_until(lambda: listed(archive, "PatientID=C-91") == [uid], 20, "found under the new patient")
     assert uid not in listed(archive, f"PatientID={old.PatientID}")
     assert uid in listed(archive, "PatientName=علي*")
+    assert uid in found_by_dicom(archive, "C-91")
+    assert uid not in found_by_dicom(archive, str(old.PatientID))
     after = archive.json(f"/studies/{uid}")["patient_key"]
     assert after != before
     assert [s["study_uid"] for s in archive.json(f"/patients/{after}/studies")["studies"]] == [uid]

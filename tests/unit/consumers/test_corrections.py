@@ -15,6 +15,7 @@ import pytest
 from producers.correction_request import correction, event, parse
 from schemas.corrections import Document, encode
 from schemas.events import Event
+from schemas.tables import Upsert
 from streams.apply import Projector
 from streams.facts import Fact
 from streams.material import Material
@@ -266,6 +267,29 @@ def test_retrieved_instances_have_corrected_headers(name: str, accept: str) -> N
     study = archive.get(path.partition("/series/")[0], Accept='multipart/related; type="application/dicom"')
     assert study.status_code == 200 or accept != "application/dicom"
     assert archive.get(path + "/original").content == data
+
+
+def test_an_open_door_notices(archive: Corrected) -> None:
+    """What is remembered of a study is forgotten as soon as the projection has applied a correction."""
+    path = f"/dicom-web/studies/{STUDY}/metadata"
+
+    async def ask() -> list[str]:
+        seen = []
+        async with archive.client() as client:
+            seen.append((await client.get(path)).json()[0]["00100020"]["Value"][0])
+            await asyncio.sleep(1.2)  # the door has looked once at how far the projections are
+            await asyncio.to_thread(archive.decide, type="reassign", patient={"PatientID": "N-5"})
+            key = {"projection": "views", "topic": "sijil.study.corrections", "partition": 0}
+            await archive.tables.apply([Upsert("projection_positions", key, {"next_offset": 99, "log_time": T0}, 99)])
+            for _ in range(50):
+                seen.append((await client.get(path)).json()[0]["00100020"]["Value"][0])
+                if seen[-1] == "N-5":
+                    break
+                await asyncio.sleep(0.1)
+        return seen
+
+    seen = asyncio.run(ask())
+    assert (seen[0], seen[-1]) == ("P-77", "N-5")
 
 
 def test_a_late_pack_is_of_the_corrected_study(archive: Corrected) -> None:
