@@ -39,11 +39,10 @@ def listed(archive: Archive, query: str) -> list[str]:
 def found_by_dicom(archive: Archive, patient_id: str) -> str:
     """What DCMTK's findscu shows of a patient's studies."""
     settings = archive.settings
-    keys = [f"-k{k}" for k in ("QueryRetrieveLevel=STUDY", f"PatientID={patient_id}", "StudyInstanceUID")]
+    keys = ["-k", "QueryRetrieveLevel=STUDY", "-k", f"PatientID={patient_id}", "-k", "StudyInstanceUID"]
     where = ["-aec", settings.ae_title, settings.dicom_host, str(settings.dicom_port)]
-    done = subprocess.run(
-        [dcmtk("findscu"), "-S", *keys, *where], capture_output=True, text=True, timeout=60, check=True
-    )
+    command = [dcmtk("findscu"), "-v", "-S", *keys, *where]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout + done.stderr
 
 
