@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, A_RELEASE_RQ
+from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RQ, A_RELEASE_RQ
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
     ImplementationClassUIDNotification,
@@ -104,10 +104,9 @@ class Outgoing:
             self._socket.close()
             raise Refused(f"no answer to the association: {type(error).__name__}") from error
         if kind == 0x03:
-            rejection = A_ASSOCIATE_RJ()
-            rejection.decode(answer)
             self._socket.close()
-            raise Refused(f"rejected: {rejection.result},{rejection.source},{rejection.reason_diagnostic}")
+            # PS3.8 §9.3.4: result, source and reason are the last three bytes.
+            raise Refused(f"rejected: {','.join(str(b) for b in answer[7:10])}")
         if kind != 0x02:
             self.abort()
             raise Refused("no answer to the association: another PDU")
