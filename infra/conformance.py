@@ -290,7 +290,7 @@ def _prose(text: str) -> Iterator[str]:
 
 def _heading(number: float | str, title: str) -> Iterator[str]:
     yield ""
-    yield from _prose("{'##' if '.' not in str(number) else '###'} {number} {title}")
+    yield from _prose(f"{'##' if '.' not in str(number) else '###'} {number} {title}")
     yield ""
 
 
