@@ -15,6 +15,7 @@ from pynetdicom import evt
 from pynetdicom.dimse_primitives import C_FIND
 
 from consumers.api import dicomjson
+from consumers.api.access import ALLOWED, refusal
 from consumers.api.patient_totals import totals
 from consumers.api.planner import plan
 from consumers.api.qido import Kind
@@ -22,12 +23,12 @@ from consumers.api.search import Hit
 from consumers.api.walk import Deadline
 from consumers.dicom import services
 from consumers.dicom.identifier import PATIENT_ROOT, STUDY_ROOT, Asked, Depth, Extended, read, written
-from consumers.dicom.services import DicomRoom, allowed, who
+from consumers.dicom.services import DicomRoom, who
 from infra import telemetry
 from infra.dicom_door import DicomDoor
 from infra.dicom_exchange import Exchange
 from schemas.dicom_json import Dataset as Json
-from schemas.errors import Invalid, Overloaded, SijilError
+from schemas.errors import Invalid, SijilError, Transient
 
 log = telemetry.logger(__name__)
 
@@ -89,18 +90,20 @@ class Finder:
                 status, comment = OUT_OF_RESOURCES, "too many queries at once"
         except Invalid as error:
             status, comment = IDENTIFIER_WRONG, error.reason
-        except Overloaded:
-            status, comment = OUT_OF_RESOURCES, "busy"
+        except Transient as error:
+            log.warning("c-find refused for now", reason=type(error).__name__)
+            status, comment = OUT_OF_RESOURCES, "a part of the archive is away"
         except SijilError as error:
-            log.warning("c-find failed", reason=type(error).__name__)
-            status, comment = UNABLE, "a part of the archive is away"
+            log.error("c-find failed", error=error)
+            status, comment = UNABLE, "a fault of the archive's own"
         STATUSES.labels(f"{status:04X}").inc()
         exchange.respond(_response(exchange, status, comment))
 
     def _answer(self, exchange: Exchange) -> tuple[int, str]:
         """(final status, comment)."""
         asker = who(exchange.peer)
-        if not allowed(asker):
+        if (reason := refusal(asker)) != ALLOWED:
+            self._room.loop.call(self._room.audit.denied(asker, "query", reason))
             return REFUSED, "not authorised"
         sop_class = exchange.context.abstract_syntax
         asked = read(exchange.data_set(exchange.request.Identifier), sop_class, Extended.of(exchange.extended))

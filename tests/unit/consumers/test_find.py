@@ -20,6 +20,7 @@ from infra.chain import ChainedLog
 from infra.dicom_door import DicomDoor
 from infra.dicom_exchange import Exchange
 from infra.dicom_services import Peer
+from infra.memory import MemoryTables
 from schemas.errors import Invalid
 from schemas.events import AccessGranted
 from tests.unit.consumers.archive import DECODERS, MemoryArchive, part10
@@ -210,6 +211,16 @@ def test_a_query_is_recorded_before_its_first_answer(finder: Finder, archive: Me
         refused = ask(finder, Asking(STUDY_ROOT, keys("STUDY", PatientID="P-1")))
     finally:
         archive.journal.full = False
+    assert (refused.statuses, refused.found) == ([0xA700], [])
+
+
+def test_with_the_read_models_away_the_query_is_refused(finder: Finder) -> None:
+    tables = cast(MemoryTables, finder._room.room.views.tables)
+    tables.away = True
+    try:
+        refused = ask(finder, Asking(STUDY_ROOT, keys("STUDY", PatientID="P-1")))
+    finally:
+        tables.away = False
     assert (refused.statuses, refused.found) == ([0xA700], [])
 
 
