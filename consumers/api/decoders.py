@@ -74,6 +74,10 @@ class Decoders:
         """A stored frame behind the beginning of its file, decoded. Raises as `explicit`."""
         return await self._run(decoding.frame, head, stored)
 
+    async def beginning(self, head: bytes, stored: bytes) -> tuple[bytes, str, bytes]:
+        """As `decoding.beginning`. Raises as `explicit`."""
+        return await self._run(decoding.beginning, head, stored)
+
     async def value(self, part10: bytes, path: str) -> bytes:
         """The value of an element by its path (`00540016/1/00181072`). Raises as `explicit`."""
         return await self._run(decoding.value, part10, path)

@@ -10,7 +10,7 @@ import io
 import logging
 import resource
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pydicom
@@ -81,6 +81,26 @@ def frame(head: bytes, stored: bytes) -> bytes:
     return _guarded(work)
 
 
+def beginning(head: bytes, stored: bytes) -> tuple[bytes, str, bytes]:
+    """Of a compressed instance: its beginning, up to the pixel data, as Explicit VR Little Endian; the pixel data's VR;
+    and its first frame decoded. `head` is its beginning as stored, `stored` that frame.
+    """
+
+    def work() -> tuple[bytes, str, bytes]:
+        ds = pydicom.dcmread(io.BytesIO(head), force=True, stop_before_pixels=True)
+        count = ds.get("NumberOfFrames")
+        image.attach(ds, stored)
+        decoded, told = _decoded(ds, (0,))
+        _describe(ds, told)
+        del ds.PixelData
+        ds.NumberOfFrames = count
+        if count is None:
+            del ds.NumberOfFrames
+        return _written(ds), "OB" if told["bits_allocated"] <= 8 else "OW", decoded[0]
+
+    return _guarded(work)
+
+
 def value(part10: bytes, path: str) -> bytes:
     """The value of an element by its path (`00540016/1/00181072`), little endian."""
 
@@ -130,8 +150,14 @@ def _native(part10: bytes) -> pydicom.Dataset:
     element = ds["PixelData"]
     element.value = content + b"\0" * (len(content) & 1)
     element.is_undefined_length = False
+    element.VR = "OB" if told["bits_allocated"] <= 8 else "OW"
+    _describe(ds, told)
+    return ds
+
+
+def _describe(ds: pydicom.Dataset, told: Mapping[str, Any]) -> None:
+    """The Image Pixel attributes of decoded pixel data."""
     ds.BitsAllocated = told["bits_allocated"]
-    element.VR = "OB" if ds.BitsAllocated <= 8 else "OW"
     ds.PhotometricInterpretation = told["photometric_interpretation"]
     if told["samples_per_pixel"] > 1:
         ds.PlanarConfiguration = told["planar_configuration"]
@@ -139,7 +165,6 @@ def _native(part10: bytes) -> pydicom.Dataset:
         if table in ds:
             delattr(ds, table)
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    return ds
 
 
 def _written(ds: pydicom.Dataset) -> bytes:

@@ -95,9 +95,9 @@ def to_explicit(dataset: memoryview, transfer_syntax: str) -> list[Buffer]:
     return out
 
 
-def pixel_head(length: int) -> bytes:
+def pixel_head(length: int, vr: str = "OW") -> bytes:
     """The head of Pixel Data of that length, native, in Explicit VR Little Endian."""
-    return _head(PIXEL_DATA, "OW", length)
+    return _head(PIXEL_DATA, vr, length)
 
 
 def with_meta(part10: memoryview, dataset_offset: int, transfer_syntax: str, *, sop_class: str, sop_uid: str) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from consumers.api.overlay import EDITS
-from consumers.api.wado import Run, Stored, runs
+from consumers.api.wado import DICOM, Run, Stored, part_head, runs
 
 Row = dict[str, Any]
 
@@ -27,6 +27,10 @@ class Made:
     boundary: str
     """Of the part it becomes; empty: it is the whole answer."""
     location: str
+
+    def head(self, length: int) -> bytes:
+        """What stands before a part of so many bytes; nothing where the instance is the whole answer."""
+        return part_head(self.boundary, DICOM, self.transfer_syntax, length, self.location) if self.boundary else b""
 
 
 Step = Stored | Made | bytes

@@ -21,6 +21,7 @@ from consumers.api.patch import patched
 from consumers.api.plan import Made, Plan, Step, boundary_of, etag, grouped, size_of
 from consumers.api.sources import source
 from consumers.api.streams import Budget, Chunk, Chunks, ahead, begun, once
+from consumers.api.unpacking import unpacked
 from consumers.api.wado import (
     DEFLATED_LE,
     DICOM,
@@ -50,6 +51,8 @@ REWRITE_BUDGET = 512 << 20
 """Bytes of all instances that are being written again."""
 STREAMED_MIN = 4 << 20
 """From so many bytes on, pixel data that do not change are streamed behind a new header."""
+UNPACKED_MIN = 64 << 20
+"""From so many bytes on, compressed pixel data are decoded frame by frame."""
 CORRECTED_FIRST = 64 << 10
 """Bytes of a dataset in which what people correct is looked for first."""
 META_AT = 144
@@ -157,13 +160,26 @@ class Retriever:
                     yield chunk
             if streamed:
                 return
+        if (
+            not edits
+            and row["length"] >= UNPACKED_MIN
+            and row["transfer_syntax"] not in NATIVE
+            and step.transfer_syntax == EXPLICIT_LE
+        ):
+            async with aclosing(unpacked(self._packs, self._decoders, step)) as chunks:
+                streamed = False
+                async for chunk in chunks:
+                    streamed = True
+                    yield chunk
+            if streamed:
+                return
         size = row["length"]
         await self._budget.take(size)
         try:
             parts = await self.written(row, step.transfer_syntax)
             if edits:
                 parts = _corrected(parts, edits)
-            if head := _head_of(step, sum(map(len, parts))):
+            if head := step.head(sum(map(len, parts))):
                 yield head
             for part in parts:
                 yield part
@@ -195,7 +211,7 @@ class Retriever:
         except Invalid:
             return
         first = b"".join((meta, *header, pixel_head(size)))
-        yield _head_of(step, len(first) + size + sum(map(len, trailing))) + first
+        yield step.head(len(first) + size + sum(map(len, trailing))) + first
         async for chunk in self._packs.stream(row["pack_id"], start, size):
             yield chunk
         for piece in trailing:
@@ -216,7 +232,7 @@ class Retriever:
         header, used = found
         meta = with_meta(before, at, step.transfer_syntax, sop_class=row["sop_class"], sop_uid=row["sop_uid"])
         first, start = meta + header, at + used
-        yield _head_of(step, len(first) + length - start) + first
+        yield step.head(len(first) + length - start) + first
         yield before[start:]
         if read < length:
             async for chunk in self._packs.stream(row["pack_id"], row["tar_offset"] + read, length - read):
@@ -360,11 +376,6 @@ def _plan(chosen: Sequence[tuple[Row, str]], multipart: bool, url: str) -> Plan:
     if multipart:
         steps.append(closing(boundary))
     return Plan(multipart_type(boundary, DICOM) if multipart else DICOM, tag, tuple(steps))
-
-
-def _head_of(step: Made, length: int) -> bytes:
-    """What stands before a part of so many bytes; nothing where the instance is the whole answer."""
-    return part_head(step.boundary, DICOM, step.transfer_syntax, length, step.location) if step.boundary else b""
 
 
 def leaves_in(row: Row, way: Way | None) -> str:

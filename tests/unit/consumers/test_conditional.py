@@ -250,3 +250,30 @@ def test_large_implicit_ones_are_streamed_behind_a_new_header(
     assert streamed.content == in_memory.content
     body = streamed.content if accept == "application/dicom" else parts_of(streamed)[0].body
     assert pydicom.dcmread(io.BytesIO(body)).PixelData == pydicom.dcmread(io.BytesIO(data)).PixelData
+
+
+@pytest.mark.parametrize("accept", ["application/dicom", 'multipart/related; type="application/dicom"'])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "emri_small_RLE.dcm",
+        "emri_small_jpeg_2k_lossless.dcm",
+        "SC_rgb_rle_2frame.dcm",
+        "MR_small_jp2klossless.dcm",
+        "color3d_jpeg_baseline.dcm",
+    ],
+)
+def test_large_compressed_ones_are_decoded_frame_by_frame(
+    name: str, accept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = sample(name)
+    ds = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
+    archive = MemoryArchive()
+    archive.store([data])
+    path = f"/dicom-web/studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
+    in_memory = archive.get(path, accept=accept)
+    monkeypatch.setattr(retrieve, "UNPACKED_MIN", 1)
+    monkeypatch.setattr(retrieve, "REWRITE_MAX", 1)  # it does not come back to memory
+    streamed = archive.get(path, accept=accept)
+    assert streamed.status_code == 200, streamed.text[:300]
+    assert streamed.content == in_memory.content
