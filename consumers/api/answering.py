@@ -16,10 +16,12 @@ async def of_plan(ask: Ask, room: Room, about: OfStudy, plan: Plan, *, one: bool
     """A plan's bytes. `one`: the content of one instance, which is kept for a while; a series or a study grows."""
     cache = kept_for(room.settings.access_window_s) if one else REVALIDATED
     length = plan.length
-    headers = {"ETag": plan.etag, "Cache-Control": cache} | ({"Accept-Ranges": "bytes"} if length is not None else {})
+    # A range of a multipart body would cut its parts, and clients that ask for one do not mean that.
+    ranged = length is not None and not plan.media_type.startswith("multipart/")
+    headers = {"ETag": plan.etag, "Cache-Control": cache} | ({"Accept-Ranges": "bytes"} if ranged else {})
     if unchanged(ask.header("if-none-match"), plan.etag):
         return Answer(about=about, content=b"", media_type=plan.media_type, status=304, headers=headers)
-    wanted = _part(ask, plan.etag, length)
+    wanted = _part(ask, plan.etag, length) if ranged else None
     if wanted is None:
         content = await room.retriever.open(plan)
         return Answer(about=about, content=content, media_type=plan.media_type, length=length, headers=headers)
