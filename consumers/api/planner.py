@@ -101,7 +101,10 @@ def plan(query: Query) -> Plan:
         filters=tuple(c for c in of_study if c.attribute.top in STUDY_ANSWER_TAGS),
         header_filters=tuple(c for c in of_study if c.attribute.top not in STUDY_ANSWER_TAGS),
         shows_header=query.include_all or bool((shown & _STUDY_TAGS) - STUDY_ANSWER_TAGS),
-        counted=isinstance(source, ByDay) and not query.conditions and query.level is Level.STUDY,
+        counted=isinstance(source, ByDay)
+        and not query.conditions
+        and query.level is Level.STUDY
+        and not query.cursor[0],
     )
 
 

@@ -163,6 +163,7 @@ def test_all_studies_are_paged_by_counts() -> None:
     assert not plan(study("includefield=00081030,00080060,00080090,00100030")).shows_header
     assert plan(study("includefield=all")).shows_header
     assert not plan(parse(b"", Level.SERIES)).counted
+    assert not plan(study("offset=5&cursor=20240101101500_1.2.3")).counted
 
 
 def test_an_explanation_names_no_value() -> None:
