@@ -290,11 +290,7 @@ def _prose(text: str) -> Iterator[str]:
 
 def _heading(number: float | str, title: str) -> Iterator[str]:
     yield ""
-<<<<<<< HEAD
-    yield from _prose(f"{'##' if '.' not in str(number) else '###'} {number} {title}")
-=======
     yield f"{'###' if '.' in str(number) else '##'} {number} {title}"
->>>>>>> 456ad80 (fix(conformance): headings are headings, and a test reads them)
     yield ""
 
 
