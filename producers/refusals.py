@@ -40,6 +40,7 @@ _OWN: Final[Mapping[str, Refusal]] = {
     "metadata-too-deep": Refusal(0xC017, "sequences are nested deeper than the bound"),
     "bulk-data-missing": Refusal(0xC018, "no part has the location of a BulkDataURI"),
     "bulk-data-syntax": Refusal(0xC019, "pixel data in a media type that they cannot be in"),
+    "metadata-xml": Refusal(0xC01B, "the metadata are not in the Native DICOM Model"),
     "request-broken-off": Refusal(0xC01A, "the request broke off: what followed was not received"),
     "sop-class-mismatch": Refusal(DATA_SET_DOES_NOT_MATCH, "the SOP class is not the one of the command"),
     "sop-instance-mismatch": Refusal(0xA901, "the SOP instance UID is not the one of the command"),

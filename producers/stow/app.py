@@ -1,9 +1,10 @@
 """STOW-RS (PS3.18 §10.5): `POST /dicom-web/studies` and `/dicom-web/studies/{study}`.
 
-Accepted are DICOM files (application/dicom) and metadata with bulk data (application/dicom+json), as multipart/related
-or as a body of one part, as they are or in gzip or deflate. The answer is sent when every instance is durable in the
-spool or refused (§10.5.3): 200 all were kept, 202 some, 409 none, with the reasons (`stow.answer`). A request that
-breaks off or turns out wrong on its way is answered by what was kept of it: 400, 413 or 503 only when that is nothing.
+Accepted are DICOM files (application/dicom) and metadata with bulk data (application/dicom+json or +xml), as
+multipart/related or as a body of one part, as they are or in gzip or deflate. The answer is sent when every instance is
+durable in the spool or refused (§10.5.3): 200 all were kept, 202 some, 409 none, with the reasons (`stow.answer`). A
+request that breaks off or turns out wrong on its way is answered by what was kept of it: 400, 413 or 503 only when that
+is nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from producers.stow.answer import IMPORT_AGENT, Failed, Outcome, Stored
 from producers.stow.assemble import Assembler
 from producers.stow.inflating import Inflater, InflatesTooLarge
 from producers.stow.multipart import Begin, End, Parser, media_type
-from producers.stow.negotiate import DICOM, DICOM_JSON
+from producers.stow.negotiate import DICOM, DICOM_JSON, DICOM_XML, METADATA
 from producers.stow.receive import Budget, Door, Receiver, TooManyParts
 from schemas import read_token
 from schemas.errors import Invalid, SijilError, Transient
@@ -39,7 +40,7 @@ from schemas.pack import Sender
 log = telemetry.logger(__name__)
 
 PREFIX = "/dicom-web"
-ACCEPTED = f"A request is {DICOM} or {DICOM_JSON}, or multipart/related of that type"
+ACCEPTED = f"A request is {DICOM}, {DICOM_JSON} or {DICOM_XML}, or multipart/related of that type"
 CLOSE = {"Connection": "close"}
 """With an answer that comes before the body: what follows on the connection is not read."""
 THREADS = 4
@@ -96,7 +97,7 @@ async def _store(request: Request, door: Door, study_uid: str) -> Response:
     """Nothing of the body is asked for before it is known to be wanted (`Expect: 100-continue`, RFC 9110 §10.1.1)."""
     answer_type = negotiate.answer_type(request.headers.get("accept", ""))
     if not answer_type:
-        return problem(406, f"The answer is {DICOM_JSON} or {negotiate.DICOM_XML}", headers=CLOSE)
+        return problem(406, f"The answer is {DICOM_JSON} or {DICOM_XML}", headers=CLOSE)
     try:
         kind = negotiate.kind(request.headers.get("content-type", ""), request.headers.get("content-encoding", ""))
         parser = Parser(kind.boundary) if kind.multipart else None
@@ -111,7 +112,7 @@ async def _store(request: Request, door: Door, study_uid: str) -> Response:
     origin = _origin(request, door)
     with door.gateway.spool.feeder() as feeder:
         receiver = Receiver(door, feeder, origin, study_uid)
-        parts = Assembler(receiver, str(request.url)) if kind.of == DICOM_JSON else Files(receiver)
+        parts = Assembler(receiver, str(request.url), kind.of) if kind.of in METADATA else Files(receiver)
         broken: SijilError | None = None
         try:
             await _read(_decoded(request.stream(), kind.coding), parts, parser)
@@ -137,7 +138,7 @@ def _answer(request: Request, receiver: Receiver, outcomes: list[Outcome], answe
     if receiver.error is not None and not any(isinstance(o, Stored) for o in outcomes):
         return of_error(receiver.error) if isinstance(receiver.error, Transient) else problem(500, "A fault of our own")
     base = receiver.base or f"{request.url.scheme}://{request.url.netloc}"
-    render = answer.xml_body if answer_type == negotiate.DICOM_XML else answer.body
+    render = answer.xml_body if answer_type == DICOM_XML else answer.body
     token = read_token.encode(receiver.pack_ids)
     headers = {read_token.HEADER: token} if token else {}
     return Response(render(outcomes, base + PREFIX), answer.status(outcomes), headers, media_type=answer_type)

@@ -1,9 +1,10 @@
 """Instances whose metadata and bulk data come apart (PS3.18 §10.5.1): DICOM files made of the parts of a request.
 
-The metadata are a list of datasets in the DICOM JSON Model; each BulkDataURI in them is the Content-Location of a part,
-or of several, which are the frames of compressed pixel data in their order. What comes out is a DICOM file in Explicit
-VR Little Endian or in the transfer syntax of its pixel data, kept like one that came as a file. Parts lie in memory
-while they are few and in files when they are more; nothing of a long part is read at once.
+The metadata are a list of datasets in the DICOM JSON Model, or a part of XML for each (PS3.19 §A.1); each BulkDataURI
+in them is the Content-Location of a part, or of several, which are the frames of compressed pixel data in their order.
+What comes out is a DICOM file in Explicit VR Little Endian or in the transfer syntax of its pixel data, kept like one
+that came as a file. Parts lie in memory while they are few and in files when they are more; nothing of a long part is
+read at once.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from producers.dicom.syntaxes import EXPLICIT_LE, encoding_of
 from producers.identify import Named
 from producers.shelf import MB
 from producers.spool import SpoolFull
-from producers.stow import bulk
+from producers.stow import bulk, native_xml
 from producers.stow.multipart import media_type
-from producers.stow.negotiate import DICOM_JSON
+from producers.stow.negotiate import DICOM_JSON, DICOM_XML
 from producers.stow.receive import Receiver, Taken, TooManyParts
 from schemas.errors import Invalid
 from schemas.identity import check_uid
@@ -34,6 +35,11 @@ METADATA_BYTES_MAX = 64 * MB
 """Of one request: several thousand headers."""
 _SYNTAX_TAGS = ("00020010", "00083002")
 """Where metadata name the transfer syntax of their pixel data: File Meta, or Available Transfer Syntax UID."""
+
+_METADATA_TYPES = {
+    DICOM_JSON: (DICOM_JSON, "application/json"),
+    DICOM_XML: (DICOM_XML, "application/xml", "text/xml"),
+}
 
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 _object = msgspec.json.Decoder(dict[str, object])
@@ -52,9 +58,9 @@ class BulkPart:
 class Assembler:
     """The parts of one request. Raises Invalid(`metadata-…`) for a request whose metadata cannot be read."""
 
-    def __init__(self, receiver: Receiver, address: str) -> None:
-        """`address`: of the request, which relative locations count from."""
-        self.receiver, self._address = receiver, address
+    def __init__(self, receiver: Receiver, address: str, of: str = DICOM_JSON) -> None:
+        """`address`: of the request, which relative locations count from; `of`: media type of the metadata."""
+        self.receiver, self._address, self._of = receiver, address, of
         self._metadata: list[Taken] = []
         self._bulk: dict[str, list[BulkPart]] = {}
         self._headers: Mapping[str, str] = {}
@@ -67,10 +73,10 @@ class Assembler:
 
     async def end(self) -> None:
         """The part is complete. One without a type is metadata if it is the first, else octets."""
-        default = bulk.OCTETS if self._metadata else DICOM_JSON
+        default = bulk.OCTETS if self._metadata else self._of
         kind, parameters = media_type(self._headers.get("content-type") or default)
         taken = await self.receiver.take()
-        if kind in (DICOM_JSON, "application/json") and "content-location" not in self._headers:
+        if kind in _METADATA_TYPES[self._of] and "content-location" not in self._headers:
             self._metadata.append(taken)
             self._metadata_bytes += taken.body.length
             if self._metadata_bytes > METADATA_BYTES_MAX:
@@ -85,6 +91,9 @@ class Assembler:
         if not self._metadata:
             raise Invalid("metadata-missing", "the request has no metadata")
         for taken in self._metadata:
+            if self._of == DICOM_XML:
+                await self._one(bytes(taken.body.view()) if taken.body.length else b"")
+                continue
             for raw in _datasets(taken.body):
                 await self._one(bytes(raw))
 
@@ -97,7 +106,7 @@ class Assembler:
     async def _one(self, raw: bytes) -> None:
         named = Named()
         try:
-            dataset = _decoded(raw)
+            dataset = native_xml.dataset(raw) if self._of == DICOM_XML else _decoded(raw)
             named = _named(dataset)
             pieces = list(self._file(dataset))
         except Invalid as refused:

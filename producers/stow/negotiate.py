@@ -15,6 +15,8 @@ MULTIPART: Final = "multipart/related"
 CODINGS: Final = {"": "", "identity": "", "gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
 """Content-Encoding → how it is undone; "" for nothing to undo."""
 
+METADATA: Final = frozenset((DICOM_JSON, DICOM_XML))
+_KINDS: Final = METADATA | {DICOM}
 _ANSWERS: Final = {
     DICOM_JSON: DICOM_JSON,
     "application/json": DICOM_JSON,
@@ -26,7 +28,7 @@ _ANSWERS: Final = {
 
 @dataclass(frozen=True)
 class Kind:
-    """What the body holds: `of` DICOM files, or metadata (DICOM_JSON) with bulk data behind them."""
+    """What the body holds: `of` DICOM files, or metadata (METADATA) with bulk data behind them."""
 
     of: str
     multipart: bool
@@ -41,10 +43,10 @@ def kind(content_type: str, content_encoding: str) -> Kind:
     if coding is None:
         raise Invalid("content-coding", "a body may be encoded in gzip or deflate, once")
     found, parameters = media_type(content_type)
-    if found in (DICOM, DICOM_JSON):
+    if found in _KINDS:
         return Kind(found, False, "", coding)
     of = parameters.get("type", DICOM).partition(";")[0].strip().lower()
-    if found == MULTIPART and of in (DICOM, DICOM_JSON):
+    if found == MULTIPART and of in _KINDS:
         return Kind(of, True, parameters.get("boundary", ""), coding)
     raise Invalid("media-type")
 

@@ -182,7 +182,7 @@ def test_a_part_of_another_type(doors: Doors) -> None:
     ("content_type", "status"),
     [
         ("application/json", 415),
-        ("multipart/related; type=application/dicom+xml; boundary=b", 415),
+        ("multipart/related; type=application/dicom+hdf; boundary=b", 415),
         ("multipart/form-data; boundary=b", 415),
         ("nonsense", 415),
         ("multipart/related; type=application/dicom", 400),

@@ -196,3 +196,40 @@ def test_deep_sequences(doors: Doors) -> None:
     answer = post(doors, metadata, [])
     assert (answer.status_code, stored(answer)) == (202, ["1.2.1"])
     assert failed(answer) == [("1.2.2", code("metadata-too-deep"))]
+
+
+XML = """<?xml version="1.0" encoding="UTF-8"?>
+<NativeDicomModel xmlns="http://dicom.nema.org/PS3.19/models/NativeDICOM">
+<DicomAttribute tag="00080016" vr="UI" keyword="SOPClassUID"><Value number="1">{sop_class}</Value></DicomAttribute>
+<DicomAttribute tag="00080018" vr="UI" keyword="SOPInstanceUID"><Value number="1">{sop}</Value></DicomAttribute>
+<DicomAttribute tag="00081115" vr="SQ" keyword="ReferencedSeriesSequence"><Item number="1">
+  <DicomAttribute tag="0020000E" vr="UI" keyword="SeriesInstanceUID"><Value number="1">1.2</Value></DicomAttribute>
+</Item></DicomAttribute>
+<DicomAttribute tag="00100010" vr="PN" keyword="PatientName"><PersonName number="1">
+  <Alphabetic><FamilyName>Hassan</FamilyName><GivenName>Mona</GivenName></Alphabetic>
+  <Ideographic><FamilyName>حسن</FamilyName></Ideographic></PersonName></DicomAttribute>
+<DicomAttribute tag="0020000D" vr="UI" keyword="StudyInstanceUID"><Value number="1">{study}</Value></DicomAttribute>
+<DicomAttribute tag="0020000E" vr="UI" keyword="SeriesInstanceUID"><Value number="1">{study}.1</Value></DicomAttribute>
+<DicomAttribute tag="00280010" vr="US" keyword="Rows"><Value number="1">16</Value></DicomAttribute>
+<DicomAttribute tag="00420011" vr="OB" keyword="EncapsulatedDocument"><InlineBinary>AQID</InlineBinary></DicomAttribute>
+<DicomAttribute tag="7FE00010" vr="OW" keyword="PixelData"><BulkData uri="p/{sop}"/></DicomAttribute>
+</NativeDicomModel>"""
+
+
+def test_metadata_as_xml(doors: Doors) -> None:
+    content = b""
+    for sop in ("1.2.1", "1.2.2"):
+        part = XML.format(sop=sop, study=STUDY, sop_class=CT).encode()
+        content += f"\r\n--{B}\r\nContent-Type: application/dicom+xml\r\n\r\n".encode() + part
+    content += f"\r\n--{B}\r\nContent-Type: application/dicom+xml\r\n\r\n<!DOCTYPE a><NativeDicomModel/>".encode()
+    for sop in ("1.2.1", "1.2.2"):
+        content += f"\r\n--{B}\r\nContent-Location: p/{sop}\r\n\r\n".encode() + sop.encode()
+    content += f"\r\n--{B}--\r\n".encode()
+    headers = {"Content-Type": MULTIPART.replace("json", "xml"), "Accept": "application/dicom+json"}
+    answer = httpx.post(doors.url + "/studies", content=content, headers=headers, timeout=60)
+    assert (answer.status_code, stored(answer)) == (202, ["1.2.1", "1.2.2"])
+    assert failed(answer) == [("", code("metadata-xml"))]
+    ds = read(doors, "1.2.2")
+    assert (ds.PixelData, ds.Rows, str(ds.PatientName)) == (b"1.2.2\0", 16, "Hassan^Mona=حسن")
+    assert ds.ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2"
+    assert ds.EncapsulatedDocument == b"\1\2\3\0"

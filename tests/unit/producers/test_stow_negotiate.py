@@ -22,6 +22,7 @@ from schemas.errors import Invalid
         ('multipart/related; type="application/dicom"; boundary=b', "GZIP", Kind(DICOM, True, "b", "gzip")),
         ("multipart/related; boundary=b", "deflate", Kind(DICOM, True, "b", "deflate")),
         ("multipart/related; type=application/dicom+json", "", Kind(DICOM_JSON, True, "", "")),
+        ("multipart/related; type=application/dicom+xml; boundary=b", "", Kind(DICOM_XML, True, "b", "")),
         (
             'multipart/related; type="application/dicom; transfer-syntax=1.2.840.10008.1.2.1"; boundary=b',
             "",
@@ -38,7 +39,7 @@ def test_kind(content_type: str, coding: str, expected: Kind) -> None:
     [
         ("", ""),
         ("text/html", ""),
-        ("multipart/related; type=application/dicom+xml; boundary=b", ""),
+        ("multipart/related; type=image/jpeg; boundary=b", ""),
         ("application/dicom", "br"),
         ("application/dicom", "gzip, gzip"),
     ],
