@@ -40,12 +40,12 @@ def _registered_storage(uid: str, name: str, kind: str) -> bool:
 STORAGE_CLASSES: Final = frozenset(
     uid for uid, (name, kind, *_) in UID_dictionary.items() if _registered_storage(uid, name, kind)
 )
-_OTHER: Final = frozenset(UID_dictionary) - STORAGE_CLASSES
 
 
 def is_storage(abstract_syntax: str) -> bool:
     """Whether instances of `abstract_syntax` are stored: unless PS3.6 registers it for something else, they are."""
-    return abstract_syntax not in _OTHER
+    # Looked up each time: pynetdicom adds UIDs to the dictionary when it is imported.
+    return abstract_syntax in STORAGE_CLASSES or abstract_syntax not in UID_dictionary
 
 
 def choose(offered: Iterable[str], allowed: frozenset[str] = _STORAGE_SYNTAXES) -> str | None:
