@@ -28,13 +28,24 @@ class Inflater:
     def __init__(self, coding: str) -> None:
         self._gzip = coding == "gzip"
         self._inflate = zlib.decompressobj(31 if self._gzip else zlib.MAX_WBITS)
-        self._begun = False
+        self._head = b""
+        """The first bytes of a deflated body, until they tell its form."""
+        self._told = self._gzip
         self._in = 0
         self._out = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Pieces of at most PIECE_BYTES."""
         self._in += len(data)
+        if not self._told:
+            data, self._head = self._head + data, b""
+            if len(data) < 2:
+                self._head = data
+                return
+            if not _is_zlib(data):
+                # `deflate` means zlib's format; some send the raw stream instead.
+                self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+            self._told = True
         while data:
             if self._inflate.eof:
                 data = self._next_member(data)
@@ -42,12 +53,7 @@ class Inflater:
             try:
                 piece = self._inflate.decompress(data, PIECE_BYTES)
             except zlib.error as e:
-                if self._begun or self._gzip:
-                    raise Invalid("content-coding-damaged", "the body is not what its Content-Encoding says") from e
-                # `deflate` means zlib's format; some send the raw stream instead.
-                self._inflate, self._begun = zlib.decompressobj(-zlib.MAX_WBITS), True
-                continue
-            self._begun = True
+                raise Invalid("content-coding-damaged", "the body is not what its Content-Encoding says") from e
             self._out += len(piece)
             if self._out > FREE_BYTES and self._out > RATIO_MAX * self._in:
                 raise InflatesTooLarge("content-coding-too-large", "the body inflates to more than it may")
@@ -68,3 +74,8 @@ class Inflater:
             raise Invalid("content-coding-damaged", "the body goes on behind its end")
         self._inflate = zlib.decompressobj(31)
         return data
+
+
+def _is_zlib(data: bytes) -> bool:
+    """Whether a stream begins as RFC 1950 §2.2 has it."""
+    return data[0] & 0x0F == 8 and int.from_bytes(data[:2], "big") % 31 == 0

@@ -6,7 +6,7 @@ import gzip
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from producers.stow.inflating import FREE_BYTES, PIECE_BYTES, Inflater, InflatesTooLarge
@@ -72,6 +72,8 @@ def raw(data: bytes) -> bytes:
     return deflater.compress(data) + deflater.flush()
 
 
+@settings(deadline=None)
+@example(data=b"", sizes=[1], how=("deflate", raw))
 @given(
     data=st.binary(max_size=5000),
     sizes=st.lists(st.integers(1, 900), min_size=1, max_size=5),
