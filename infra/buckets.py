@@ -7,15 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from infra import s3
 from infra.settings import Settings
 from schemas.errors import Defect, Transient
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+
+ATTEMPTS = 5
+"""At a request about a bucket."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def policy(bucket: Bucket, name: str) -> dict[str, Any]:
 
 def ensure(settings: Settings, announce: Callable[[str], None] = lambda line: None) -> None:
     """Create what is missing, a lost policy too. Raises Defect for a bucket that is not right, Transient without S3."""
-    client = owner_client(settings)
+    client = s3.client(settings, attempts=ATTEMPTS)
     try:
         there = {b["Name"] for b in client.list_buckets()["Buckets"]}
         for bucket in BUCKETS:
@@ -77,23 +80,6 @@ def ensure(settings: Settings, announce: Callable[[str], None] = lambda line: No
         raise Transient(f"S3 at {settings.s3_endpoint}: {e}") from e
     finally:
         client.close()
-
-
-def owner_client(settings: Settings) -> S3Client:
-    """A client of these settings for bucket administration."""
-    return boto3.client(
-        "s3",
-        endpoint_url=settings.s3_endpoint,
-        region_name=settings.s3_region,
-        aws_access_key_id=settings.s3_access_key,
-        aws_secret_access_key=settings.s3_secret_key,
-        config=Config(
-            s3={"addressing_style": "path"},
-            retries={"mode": "standard", "max_attempts": 5},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )
 
 
 def _create(client: S3Client, name: str, bucket: Bucket, region: str) -> None:

@@ -86,8 +86,8 @@ def answered(error: ClientError) -> tuple[int, str]:
     return int(status), str(error.response.get("Error", {}).get("Code", ""))
 
 
-def client(settings: Settings) -> S3Client:
-    """A client that repeats nothing by itself and signs no body: each put carries its own checksum, signed."""
+def client(settings: Settings, *, attempts: int = 1) -> S3Client:
+    """A client that signs no body: each put carries its own checksum, signed. `attempts` of its own at a request."""
     return boto3.client(
         "s3",
         endpoint_url=settings.s3_endpoint,
@@ -97,7 +97,7 @@ def client(settings: Settings) -> S3Client:
         config=Config(
             signature_version="s3v4",
             s3={"addressing_style": "path", "payload_signing_enabled": False},
-            retries={"total_max_attempts": 1, "mode": "standard"},
+            retries={"total_max_attempts": attempts, "mode": "standard"},
             max_pool_connections=CONNECTIONS_MAX,
             connect_timeout=3,
             read_timeout=60,

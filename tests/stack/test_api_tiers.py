@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.buckets import owner_client
+from infra import s3
 from schemas.pack import manifest_key, pack_key
 from tests.archive import Archive, wait_until
 from tests.bench.corpus import make_ct
@@ -32,7 +32,7 @@ def test_a_study_is_read_from_the_archive_when_its_hot_pack_is_gone(
 
     packs = wait_until(archived, 120, "the packs are archived")
     settings = whole.settings("admin")
-    client = owner_client(settings)
+    client = s3.client(settings)
     # Only the owner's key gets past the bucket's policy.
     keys = [{"Key": key} for pack in packs for key in (pack_key(pack), manifest_key(pack))]
     gone = client.delete_objects(Bucket=settings.bucket_packs, Delete={"Objects": keys})  # type: ignore[typeddict-item]

@@ -12,7 +12,7 @@ from cassandra import Unauthorized
 from cassandra.cluster import Session
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
 
-from infra import buckets, kafka_topics, migrate
+from infra import buckets, kafka_topics, migrate, s3
 from infra.cassandra import open_session
 from infra.settings import Role, Settings
 from schemas.errors import Defect
@@ -130,8 +130,8 @@ def test_nobody_but_the_worker_writes_read_models(stack: LocalStack, role: Role)
 @pytest.mark.parametrize("role", ["gateway", "api", "worker", "archiver", "operator"])
 def test_no_key_in_daily_use_deletes_a_pack_or_lifts_the_policy(stack: LocalStack, admin: Settings, role: Role) -> None:
     bucket, key = admin.bucket_packs, f"tests/{role}"
-    put = buckets.owner_client(stack.settings("gateway")).put_object(Bucket=bucket, Key=key, Body=b"pack")
-    client = buckets.owner_client(stack.settings(role))
+    put = s3.client(stack.settings("gateway")).put_object(Bucket=bucket, Key=key, Body=b"pack")
+    client = s3.client(stack.settings(role))
     named = {"Key": key, "VersionId": put["VersionId"]}
     calls: tuple[Callable[[], object], ...] = (
         lambda: client.delete_object(Bucket=bucket, Key=key),
@@ -146,12 +146,12 @@ def test_no_key_in_daily_use_deletes_a_pack_or_lifts_the_policy(stack: LocalStac
             call()
     errors = client.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key}, named]})["Errors"]  # type: ignore[list-item]
     assert [e["Code"] for e in errors] == ["AccessDenied"] * 2
-    kept = buckets.owner_client(stack.settings("operator")).get_object(Bucket=bucket, Key=key)
+    kept = s3.client(stack.settings("operator")).get_object(Bucket=bucket, Key=key)
     assert kept["Body"].read() == b"pack"
 
 
 def test_a_lost_policy_is_put_back(admin: Settings) -> None:
-    client = buckets.owner_client(admin)
+    client = s3.client(admin)
     client.delete_bucket_policy(Bucket=admin.bucket_packs)
     said: list[str] = []
     buckets.ensure(admin, said.append)
@@ -159,7 +159,7 @@ def test_a_lost_policy_is_put_back(admin: Settings) -> None:
 
 
 def test_a_bucket_that_is_not_versioned_is_refused(admin: Settings) -> None:
-    client = buckets.owner_client(admin)
+    client = s3.client(admin)
     client.delete_bucket_policy(Bucket=admin.bucket_anchors)
     client.put_bucket_versioning(Bucket=admin.bucket_anchors, VersioningConfiguration={"Status": "Suspended"})
     try:
