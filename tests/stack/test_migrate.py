@@ -22,6 +22,8 @@ from tests.local_stack import LocalStack
 
 pytestmark = pytest.mark.connected
 
+PROPOSAL = "(month, study_uid, patient_key) VALUES ('202501', '1', 'k')"
+
 
 @contextlib.contextmanager
 def session_of(settings: Settings) -> Iterator[Session]:
@@ -101,7 +103,7 @@ def test_a_fresh_keyspace_has_every_read_model_and_its_grants(stack: LocalStack,
         with session_of(stack.settings("worker")) as worker:
             for table in TABLES:
                 worker.execute(f"SELECT * FROM {name}.{table.name} LIMIT 1")
-            worker.execute(f"INSERT INTO {name}.name_tokens (prefix, token) VALUES ('mo', 'mona')")
+            worker.execute(f"INSERT INTO {name}.identity_proposals {PROPOSAL}")
     finally:
         migrate.drop_views(admin, name)
     for kept in (VIEWS_KEYSPACE, STATE_KEYSPACE):
@@ -114,8 +116,8 @@ def test_nobody_but_the_worker_writes_read_models(stack: LocalStack, role: Role)
     with session_of(stack.settings(role)) as session:
         session.execute(f"SELECT * FROM {STATE_KEYSPACE}.ae_titles")
         for statement in (
-            f"INSERT INTO {VIEWS_KEYSPACE}.name_tokens (prefix, token) VALUES ('mo', 'mona')",
-            f"TRUNCATE {VIEWS_KEYSPACE}.name_tokens",
+            f"INSERT INTO {VIEWS_KEYSPACE}.identity_proposals {PROPOSAL}",
+            f"TRUNCATE {VIEWS_KEYSPACE}.identity_proposals",
             f"DROP KEYSPACE {VIEWS_KEYSPACE}",
             "CREATE KEYSPACE mine WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}",
             "CREATE ROLE me WITH SUPERUSER = true",
