@@ -1,9 +1,9 @@
 """A Query becomes a Plan: which read model a search begins with, and what is left to look at. Pure.
 
-The plan starts from the most selective read model: StudyInstanceUID, AccessionNumber, PatientID, a piece of
-PatientName through the vocabulary of its words, else the days, newest first. No plan scans a table: what no index
-knows is looked for day by day, up to a deadline, and the answer says where to go on. Every condition is checked on
-every row, so an index only has to give enough, never exactly.
+The plan starts from the most selective read model: StudyInstanceUID, SOPInstanceUID, AccessionNumber, PatientID, a
+piece of PatientName through the vocabulary of its words, else the days, newest first. No plan scans a table: what no
+index knows is looked for day by day, up to a deadline, and the answer says where to go on. Every condition is checked
+on every row, so an index only has to give enough, never exactly.
 """
 
 from __future__ import annotations
@@ -27,6 +27,13 @@ class ByUid:
     """`studies`, a row for each UID."""
 
     study_uids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BySop:
+    """`instances_by_uid`, a partition for each UID, then `studies`."""
+
+    sop_uids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class ByDay:
     """`studies_by_day`, newest first."""
 
 
-Source = ByUid | ByAccession | ByPatientID | ByName | ByDay
+Source = ByUid | BySop | ByAccession | ByPatientID | ByName | ByDay
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,8 @@ _STUDY_TAGS = frozenset(STUDY_TAGS)
 def _source(query: Query) -> Source:
     if (study := query.find("StudyInstanceUID")) and study.kind is Kind.UIDS:
         return ByUid(study.values)
+    if (instance := query.find("SOPInstanceUID")) and instance.kind is Kind.UIDS:
+        return BySop(instance.values)
     if (accession := query.find("AccessionNumber")) and accession.kind is Kind.TEXT:
         return ByAccession(accession.values[0])
     if (patient := query.find("PatientID")) and patient.kind is Kind.TEXT:
@@ -147,6 +156,7 @@ def _day(text: str) -> date | None:
 
 _TABLES: dict[type, str] = {
     ByUid: "studies",
+    BySop: "instances_by_uid",
     ByAccession: "studies_by_accession",
     ByPatientID: "studies_by_patient_id",
     ByName: "studies_by_name_token",

@@ -16,7 +16,7 @@ from consumers.api import dicomjson, match, overlay, queries
 from consumers.api.attributes import Level
 from consumers.api.calendar import Calendar
 from consumers.api.current import current
-from consumers.api.planner import ByAccession, ByDay, ByName, ByPatientID, ByUid, Plan
+from consumers.api.planner import ByAccession, ByDay, ByName, ByPatientID, BySop, ByUid, Plan
 from consumers.api.qido import Kind, Query
 from consumers.api.walk import FIRST_PAGE, NEXT_PAGE, Deadline, Group, Partition, Reader, merged, walked
 from infra.ports import Row, Select, Tables
@@ -156,6 +156,12 @@ class _Run:
     async def _candidates(self) -> AsyncIterator[list[Row]]:
         plan = self._plan
         match plan.source:
+            case BySop(sop_uids):
+                places = await self.reader.select_many([queries.instance_by_uid(u) for u in sop_uids])
+                uids = dict.fromkeys(row["study_uid"] for rows in places for row in rows)
+                answers = await self.reader.select_many([queries.study(u) for u in uids])
+                yield [row for rows in answers for row in rows]
+                return
             case ByUid(uids):
                 answers = await self.reader.select_many([queries.study(u) for u in uids])
                 yield [row for rows in answers for row in rows]

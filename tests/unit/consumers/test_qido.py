@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from consumers.api.attributes import ATTRIBUTES, BY_TAG, Level, find
 from consumers.api.match import fuzzy_test, name_test
-from consumers.api.planner import ByAccession, ByDay, ByName, ByPatientID, ByUid, Source, explain, plan
+from consumers.api.planner import ByAccession, ByDay, ByName, ByPatientID, BySop, ByUid, Source, explain, plan
 from consumers.api.qido import Kind, Query, parse
 from schemas.errors import Invalid
 from schemas.names import Part, name_tokens, pattern_pieces
@@ -142,6 +142,11 @@ def test_a_path_into_a_sequence() -> None:
 )
 def test_the_plan_starts_from_the_most_selective_table(text: str, source: Source) -> None:
     assert plan(study(text)).source == source
+
+
+def test_an_instance_alone_is_found_by_its_uid() -> None:
+    assert plan(parse(b"SOPInstanceUID=1.2.3&PatientID=P", Level.INSTANCE)).source == BySop(("1.2.3",))
+    assert plan(parse(b"SOPInstanceUID=1.2.3&StudyInstanceUID=1.2", Level.INSTANCE)).source == ByUid(("1.2",))
 
 
 def test_the_plan_is_bounded_by_the_dates() -> None:

@@ -176,8 +176,9 @@ def test_series_and_instances_of_all_studies_show_what_is_above(archive: MemoryA
 
 
 def test_an_instance_by_its_uid_alone(archive: MemoryArchive) -> None:
-    (rows,) = ask(archive, "/dicom-web/instances?SOPInstanceUID=1.2.7.1.2")
+    (rows,) = ask(archive, "/dicom-web/instances?SOPInstanceUID=1.2.7.1.2,1.2.9.9.9")
     assert [uid(r, "00080018") for r in rows] == ["1.2.7.1.2"]
+    assert archive.get("/dicom-web/instances?SOPInstanceUID=1.2.7.1.2&PatientID=NOBODY").json() == []
 
 
 def test_a_list_of_studies_in_a_nested_search_narrows_to_the_address(archive: MemoryArchive) -> None:
