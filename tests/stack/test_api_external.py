@@ -115,7 +115,7 @@ def test_an_external_event_is_projected_and_a_broken_one_stops_nobody(archive: A
 
 
 def test_an_external_consumer_counts_what_was_sent(archive: Archive, tmp_path: Path) -> None:
-    (study,) = make_ct(tmp_path, studies=1, slices=4, seed=81, rows=32)
+    (study,) = make_ct(tmp_path, studies=1, slices=4, seed=83, rows=32)
     assert archive.stow([i.path.read_bytes() for i in study]).status_code == 200
     wait_until(lambda: archive.instance_count(study[0].study) == 4, 30, "the study is queryable")
     days = consumer(archive.settings.kafka_bootstrap, 10)

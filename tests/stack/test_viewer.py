@@ -56,6 +56,7 @@ def file(number: int) -> bytes:
         columns=SIZE,
         pixels=(hounsfield(number) - INTERCEPT).astype("<u2").tobytes(),
         PatientName=NAME,
+        StudyDate="20991231",  # at the top of a list of any length
         PatientID=STUDY,
         InstanceNumber=number,
         RescaleIntercept=str(INTERCEPT),
