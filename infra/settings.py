@@ -101,7 +101,7 @@ class Settings:
     spool_max_mb: int = _s(20480, "most the spool may hold, committed packs included; the cache is evicted before")
     spool_cache_hours: float = _s(24.0, "committed packs stay in the spool at least this long, disk allowing")
     quarantine_max_mb: int = _s(512, "most the quarantine folder may hold; the oldest go first")
-    pack_seal_mb: int = _s(16, "an open pack is sealed at this size")
+    pack_seal_mb: int = _s(32, "an open pack is sealed at this size")
     pack_own_mb: int = _s(1024, "an instance above this size becomes a pack of its own")
     pack_idle_s: float = _s(2.0, "an open pack is sealed after this long without a new instance")
     pack_release_s: float = _s(
