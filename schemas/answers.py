@@ -64,9 +64,17 @@ URL_AT = b'"00100010":'
 escaped, so neither can stand inside a value."""
 
 
+_NO_MODALITY = AVAILABILITY_AT + b'{"vr":"CS"}'
+_EMPTY_LIST = AVAILABILITY_AT + b'{"vr":"CS","Value":[]}'
+"""OHIF 3.13 reads the length of ModalitiesInStudy's values without asking whether there are any: one study without a
+modality would take the whole list from its readers."""
+
+
 def completed(answer: bytes, availability: bytes, url: bytes) -> bytes:
     """An answer with Instance Availability and Retrieve URL, given as JSON of their values."""
     head, mid, tail = _parts(answer)
+    if mid.startswith(_NO_MODALITY):
+        mid = _EMPTY_LIST + mid[len(_NO_MODALITY) :]
     return b"".join(
         (
             head,

@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 
+LOOK_S = 0.2
 PROGRAM = "/usr/bin/chromium"
 FLAGS = (
     "--headless=new",
@@ -74,11 +75,13 @@ class Page:
         return found["result"].get("value")
 
     async def until(self, expression: str, within_s: float = 60.0) -> Any:
-        """The first true value."""
-        async with asyncio.timeout(within_s):
-            while not (value := await self.evaluate(expression)):  # noqa: ASYNC110 (a page is asked, it does not tell)
-                await asyncio.sleep(0.2)
-        return value
+        """The first true value. A failure tells what the page shows and complains of."""
+        for _ in range(int(within_s / LOOK_S)):
+            if value := await self.evaluate(expression):
+                return value
+            await asyncio.sleep(LOOK_S)
+        shown = await self.evaluate("document.body.innerText")
+        raise AssertionError(f"never true: {expression}\nshown: {shown[:2000]}\nproblems: {self.problems}")
 
     async def go(self, url: str) -> None:
         """Load an address."""

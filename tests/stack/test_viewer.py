@@ -56,7 +56,6 @@ def file(number: int) -> bytes:
         columns=SIZE,
         pixels=(hounsfield(number) - INTERCEPT).astype("<u2").tobytes(),
         PatientName=NAME,
-        StudyDate="20991231",  # at the top of a list of any length
         PatientID=STUDY,
         InstanceNumber=number,
         RescaleIntercept=str(INTERCEPT),
@@ -87,7 +86,7 @@ def fitted(values: Pixels, height: int, width: int) -> Pixels:
 async def looked_at(url: str, folder: Path) -> tuple[bytes, int, tuple[int, int, int, int], browser.Page]:
     """Open the study from the list as a person does: (screenshot, instance number shown, its viewport, the tab)."""
     async with browser.browser(folder) as page:
-        await page.go(url)
+        await page.go(f"{url}?patientName={NAME.partition('^')[0]}")  # the session's archive may hold pages of studies
         row = f"[...document.querySelectorAll('tr')].find(e => e.innerText.includes('{NAME.replace('^', ', ')}'))"
         await page.until(f"!!{row}")
         x, y = await page.evaluate(f"(r => [r.x + 40, r.y + r.height / 2])({row}.getBoundingClientRect())")
