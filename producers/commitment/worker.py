@@ -24,7 +24,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from infra import clock, telemetry
+from infra import clock, faults, telemetry
 from infra.committed import CommittedInstances, Mark
 from producers.commitment.holdings import Holdings
 from producers.commitment.judging import judge, wanted
@@ -241,6 +241,7 @@ class Commitments:
         decided = msgspec.structs.replace(transaction, outcome=judged.outcome)
         with self._wake:
             self._queue.put(key, decided)
+            faults.point("commitment.after-outcome")
             work.transaction, work.delay, work.due = decided, 0.0, 0.0
         DECIDED.labels("failures" if judged.outcome.failed else "success").inc()
         log.info(
@@ -286,6 +287,7 @@ class Commitments:
             log.error("storage commitment report failed", error=error, key=key)
         REPORTS.labels("taken" if taken else "failed").inc()
         if taken:
+            faults.point("commitment.after-report")
             with suppress(OSError):
                 self._remove(key)
             log.info("storage commitment reported", key=key, ae_title=work.transaction.ae_title)

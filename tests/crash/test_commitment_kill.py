@@ -5,6 +5,7 @@ One gateway process on the session's servers; S3 is "stopped" for it alone, by a
 
 from __future__ import annotations
 
+import hashlib
 import os
 import queue
 import signal
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from producers.commitment.queue import CommitmentQueue
 from tests.crash.test_gateway_kill import Process, archived, free_port, sha256
 from tests.local_stack import LocalStack
 from tests.stack.commitment_scu import Modality
@@ -113,3 +115,45 @@ def test_a_commitment_survives_a_kill_and_waits_for_s3(stack: LocalStack, tmp_pa
     # What was reported is true: the bytes are in S3, and Kafka has the event.
     found = archived(stack.settings("gateway"), f"/gateway/LOCAL/{instance}")
     assert set(found) == {(study, sha256(sop, study)) for sop in sops}
+
+
+@pytest.mark.timeout(200)
+def test_a_result_is_reported_after_a_kill_before_it_and_again_after_one_behind_it(
+    stack: LocalStack, tmp_path: Path
+) -> None:
+    """Outcome durable → reported → removed: reported twice is harmless, not reported is not."""
+    instance = f"{os.getpid()}-{time.time_ns()}"
+    process = Process(stack, "gateway", tmp_path, instance)
+    process.environment["SIJIL_HOME"] = str(stack.home)
+    study = f"1.2.826.{instance.replace('-', '.')}"
+    with Modality(f"MOD{free_port()}") as modality:
+        added = stack.sijil("ae", "add", modality.title, "127.0.0.1", str(modality.port))
+        assert added.returncode == 0, added.stderr
+        waiting = CommitmentQueue(tmp_path / "spool" / "commitments")
+        try:
+            process.start("commitment.after-outcome")
+            with RawScu(process.port) as scu:
+                assert scu.store(f"{study}.1", dataset(f"{study}.1", study=study)) == 0
+                scu.release()
+            assert modality.ask(process.port, f"{study}.9", [f"{study}.1"]) == 0
+            assert process.killed(), "there was no outcome"
+            assert modality.reports.empty()
+            ((_, transaction),) = waiting.load()
+            assert transaction.outcome is not None
+            process.start("commitment.after-report")
+            report = modality.report(30.0)
+            assert process.killed(), "it was not reported"
+            assert len(list(waiting.load())) == 1
+            process.start()
+            again = modality.report(30.0)
+            deadline = time.monotonic() + 20
+            while list(waiting.load()):
+                assert time.monotonic() < deadline, "the transaction is not removed"
+                time.sleep(0.05)
+        finally:
+            process.end()
+        assert modality.reports.empty()
+    for one in (report, again):
+        assert (one.transaction, one.committed, one.failed) == (f"{study}.9", [f"{study}.1"], {})
+    found = archived(stack.settings("gateway"), f"/gateway/LOCAL/{instance}")
+    assert set(found) == {(study, hashlib.sha256(dataset(f"{study}.1", study=study)).hexdigest())}
