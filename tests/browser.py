@@ -80,7 +80,8 @@ class Page:
             if value := await self.evaluate(expression):
                 return value
             await asyncio.sleep(LOOK_S)
-        shown = await self.evaluate("document.body.innerText")
+        # A page that did not load, or is just being replaced, has no body.
+        shown = await self.evaluate("(document.body?.innerText ?? document.documentElement?.outerHTML ?? '')")
         raise AssertionError(f"never true: {expression}\nshown: {shown[:2000]}\nproblems: {self.problems}")
 
     async def go(self, url: str) -> None:

@@ -24,6 +24,8 @@ pytestmark = [
 
 STUDY = "1.2.826.0.1.3680043.10.88.1"
 NAME = "Viewed^Mona"
+UNCLASSIFIED = "Unclassified^Noor"
+"""Of a study whose one instance has no Modality: a list that holds one is drawn all the same."""
 SLICES, SIZE = 4, 512
 CENTER, WIDTH, INTERCEPT = 40, 400, -1024
 
@@ -83,11 +85,23 @@ def fitted(values: Pixels, height: int, width: int) -> Pixels:
     return found
 
 
+def unclassified() -> bytes:
+    """On the first page of the list, whatever else the session's archive holds."""
+    return part10(f"{STUDY}.2.1", study=f"{STUDY}.2", PatientName=UNCLASSIFIED, Modality="", StudyDate="20991231")
+
+
+def row_of(name: str) -> str:
+    """JavaScript: the row of the study list that shows this name."""
+    return f"[...document.querySelectorAll('tr')].find(e => e.innerText.includes('{name.replace('^', ', ')}'))"
+
+
 async def looked_at(url: str, folder: Path) -> tuple[bytes, int, tuple[int, int, int, int], browser.Page]:
     """Open the study from the list as a person does: (screenshot, instance number shown, its viewport, the tab)."""
     async with browser.browser(folder) as page:
+        await page.go(url)
+        await page.until(f"!!{row_of(UNCLASSIFIED)}")
         await page.go(f"{url}?patientName={NAME.partition('^')[0]}")  # the session's archive may hold pages of studies
-        row = f"[...document.querySelectorAll('tr')].find(e => e.innerText.includes('{NAME.replace('^', ', ')}'))"
+        row = row_of(NAME)
         await page.until(f"!!{row}")
         x, y = await page.evaluate(f"(r => [r.x + 40, r.y + r.height / 2])({row}.getBoundingClientRect())")
         await page.click(x, y, times=2)
@@ -112,8 +126,9 @@ async def looked_at(url: str, folder: Path) -> tuple[bytes, int, tuple[int, int,
 
 @pytest.mark.client("OHIF in Chromium", feature="QIDO-RS and WADO-RS")
 def test_the_image_seen_is_the_image_stored(archive: Archive, tmp_path: Path) -> None:
-    assert archive.stow([file(n) for n in range(1, SLICES + 1)]).status_code == 200
+    assert archive.stow([unclassified(), *(file(n) for n in range(1, SLICES + 1))]).status_code == 200
     wait_until(lambda: archive.instance_count(STUDY) == SLICES, 60, "the study is searchable")
+    wait_until(lambda: archive.instance_count(f"{STUDY}.2") == 1, 60, "the other one too")
     url = f"http://{archive.settings.http_host}:{archive.settings.viewer_port}/"
     front = httpx.get(url)
     assert front.status_code == 200, "the viewer is not installed: make stack"
