@@ -349,6 +349,9 @@ class _Access(Event, frozen=True, kw_only=True):
     purpose: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2,16}$", description="HL7 v3 PurposeOfUse")]
     action: Annotated[str, msgspec.Meta(pattern=r"^[a-z]+(-[a-z]+)*$", max_length=32)]
     occurred: Time
+    via: Annotated[str, msgspec.Meta(pattern=r"^[a-z]{0,16}$", description="http, dimse, page; empty: not said")] = ""
+    address: Annotated[str, msgspec.Meta(max_length=128, description="network address it was asked from")] = ""
+    destination: Annotated[str, msgspec.Meta(max_length=64, description="AE title it was sent to by C-MOVE")] = ""
 
 
 class AccessGranted(_Access, frozen=True, kw_only=True):
@@ -361,6 +364,9 @@ class AccessGranted(_Access, frozen=True, kw_only=True):
     shown: Annotated[list[Shown], msgspec.Meta(max_length=128)] = []
     shown_count: Count = 0
     shown_list: Annotated[str, msgspec.Meta(max_length=512, description="S3 key of the list when above 128")] = ""
+    shown_list_sha256: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+    patient_key: Pseudonym = ""
+    """Whose file was asked for, also where no study of it was shown."""
     window_s: Count = 0
 
     def key(self) -> str:
@@ -368,13 +374,17 @@ class AccessGranted(_Access, frozen=True, kw_only=True):
 
 
 class AccessUsed(_Access, frozen=True, kw_only=True):
-    """The window of an access.granted closed: how often it was used."""
+    """The window of an access.granted closed: how often it was used, and how that ended."""
 
     TYPE = "access.used.v1"
     study_uid: Uid
     patient_key: Pseudonym = ""
     uses: Annotated[int, msgspec.Meta(ge=1)]
     bytes: Count = 0
+    cut_short: Count = 0
+    """Of the uses: answers that ended before their end, because the client had gone or a part of the archive failed."""
+    recovered: bool = False
+    """The process ended before the window did; the next one found its count. `bytes` is a lower bound then."""
     last_used: Time
 
     def key(self) -> str:
@@ -388,6 +398,24 @@ class AccessDenied(_Access, frozen=True, kw_only=True):
     reason: Code
     study_uid: Uid | None = None
     patient_key: Pseudonym = ""
+
+    def key(self) -> str:
+        return self.study_uid or self.access_id
+
+
+class AccessEmergency(_Access, frozen=True, kw_only=True):
+    """Somebody without a relation to the patient stated a reason and was let in until `until` (break-glass)."""
+
+    TYPE = "access.emergency.v1"
+    reason: Code
+    study_uid: Uid | None = None
+    patient_key: Pseudonym = ""
+    until: Time
+    bucket: Bucket
+    document_key: Key
+    """The reason in words: written by a person about a patient, so it is not on the log."""
+    document_size: Count
+    document_sha256: Sha256
 
     def key(self) -> str:
         return self.study_uid or self.access_id
@@ -432,6 +460,7 @@ EVENTS: tuple[type[Event], ...] = (
     AccessGranted,
     AccessUsed,
     AccessDenied,
+    AccessEmergency,
     DeadLetter,
 )
 BY_TYPE: dict[str, type[Event]] = {e.TYPE: e for e in EVENTS}

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.events import (
+    AccessEmergency,
+    AccessGranted,
     ConflictResolved,
     DeadLetter,
     Event,
@@ -25,7 +27,8 @@ class Reference:
     """An object that an event names."""
 
     kind: str
-    """`pack`, `manifest`, `archive copy`, `archived manifest`, `report`, `correction`, `dead letter`."""
+    """`pack`, `manifest`, `archive copy`, `archived manifest`, `report`, `correction`, `access list`,
+    `reason of an emergency`, `dead letter`."""
     bucket: str
     """Empty: the bucket of documents."""
     key: str
@@ -64,6 +67,14 @@ def _rejected(e: StudyRejected) -> tuple[Reference, ...]:
     return (Reference("correction", e.bucket, e.document_key, e.document_sha256, e.document_size),)
 
 
+def _granted(e: AccessGranted) -> tuple[Reference, ...]:
+    return (Reference("access list", "", e.shown_list, e.shown_list_sha256),) if e.shown_list_sha256 else ()
+
+
+def _emergency(e: AccessEmergency) -> tuple[Reference, ...]:
+    return (Reference("reason of an emergency", e.bucket, e.document_key, e.document_sha256, e.document_size),)
+
+
 def _dead(e: DeadLetter) -> tuple[Reference, ...]:
     return (Reference("dead letter", "", e.payload_key, e.payload_sha256),)
 
@@ -77,6 +88,8 @@ REFERENCES: dict[type[Event], Callable[[Any], tuple[Reference, ...]]] = {
     StudyReassigned: _corrected,
     StudyRestored: _corrected,
     StudyRejected: _rejected,
+    AccessGranted: _granted,
+    AccessEmergency: _emergency,
     DeadLetter: _dead,
 }
 """Event types that name objects with their checksums."""

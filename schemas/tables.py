@@ -137,6 +137,44 @@ def _index(name: str, keys: dict[str, str], partition: int, about: str, desc: tu
     )
 
 
+# What every list of accesses says of one. Its month, day and hour are those of the access id, a UUIDv7.
+ACCESS_COLUMNS: dict[str, str] = {
+    "outcome": "text",  # granted, denied, emergency
+    "actor": "text",
+    "role": "text",
+    "purpose": "text",
+    "action": "text",
+    "via": "text",
+    "address": "text",
+    "destination": "text",  # of a C-MOVE
+    "occurred": "text",
+    "reason": "text",
+    "until": "text",
+    "shown_count": "int",
+    "uses": "int",
+    "bytes": "bigint",
+    "cut_short": "int",
+    "recovered": "boolean",
+    "last_used": "text",
+}
+
+
+def _accesses(
+    name: str, first: Mapping[str, str], partition: int, about: str, clustering: tuple[str, ...] = ()
+) -> Table:
+    """A list of accesses, newest first: its key in front, or with `clustering` further columns behind the key."""
+    columns = {**first, **{n: t for n, t in ACCESS_COLUMNS.items() if n not in first}}
+    return Table(
+        name,
+        columns,
+        tuple(first)[:partition],
+        clustering or tuple(first)[partition:],
+        frozenset({"access_id"}),
+        source="accesses",
+        about=f"{about}; newest first, since access_id is a UUIDv7.",
+    )
+
+
 TABLES: tuple[Table, ...] = (
     Table(
         "studies",
@@ -495,51 +533,57 @@ TABLES: tuple[Table, ...] = (
         source="reports",
         about="The reports of a study, all versions.",
     ),
-    Table(
-        "accesses_by_study",
-        {
-            "study_uid": "text",
-            "access_id": "text",
-            "outcome": "text",
-            "actor": "text",
-            "role": "text",
-            "purpose": "text",
-            "action": "text",
-            "occurred": "text",
-            "reason": "text",
-            "uses": "int",
-            "bytes": "bigint",
-            "last_used": "text",
-        },
-        ("study_uid",),
-        ("access_id",),
-        frozenset({"access_id"}),
-        source="accesses",
-        about="Who saw a study. access_id is a UUIDv7, so newest first.",
-    ),
-    Table(
+    _accesses("accesses_by_study", {"study_uid": "text", "access_id": "text"}, 1, "Who saw a study"),
+    _accesses(
         "accesses_by_patient",
+        {"patient_key": "text", "month": "text", "access_id": "text", "study_uid": "text"},
+        2,
+        "Who saw a patient's file, by month; an empty study_uid: the file itself",
+    ),
+    _accesses(
+        "accesses_by_actor",
+        {"actor": "text", "day": "text", "access_id": "text", "study_uid": "text", "patient_key": "text"},
+        2,
+        "What somebody saw on a day; of a search how many studies it showed",
+        ("access_id",),
+    ),
+    _accesses(
+        "accesses_by_hour",
+        {"hour": "text", "access_id": "text", "study_uid": "text", "patient_key": "text"},
+        1,
+        "All accesses of an hour (YYYYMMDDHH), for one by its id and for what happened in a span of time",
+        ("access_id",),
+    ),
+    _accesses(
+        "accesses_denied",
+        {"day": "text", "access_id": "text", "study_uid": "text", "patient_key": "text"},
+        1,
+        "Refusals of a day",
+        ("access_id",),
+    ),
+    _accesses(
+        "accesses_emergency",
         {
-            "patient_key": "text",
             "month": "text",
             "access_id": "text",
             "study_uid": "text",
-            "outcome": "text",
-            "actor": "text",
-            "role": "text",
-            "purpose": "text",
-            "action": "text",
-            "occurred": "text",
-            "reason": "text",
-            "uses": "int",
-            "bytes": "bigint",
-            "last_used": "text",
+            "patient_key": "text",
+            "bucket": "text",
+            "document_key": "text",
+            "document_sha256": "text",
         },
-        ("patient_key", "month"),
-        ("access_id", "study_uid"),
+        1,
+        "Who was let in without a relation in a month, and where the reason stands",
+        ("access_id",),
+    ),
+    Table(
+        "emergencies_by_actor",
+        {"actor": "text", "access_id": "text", "study_uid": "text", "patient_key": "text", "until": "text"},
+        ("actor",),
+        ("access_id",),
         frozenset({"access_id"}),
         source="accesses",
-        about="Who saw a patient's file, by month.",
+        about="Which studies and patients somebody has been let in to without a relation, and until when.",
     ),
     Table(
         "pending_studies",

@@ -13,6 +13,7 @@ from typing import Any
 
 from schemas.events import (
     AccessDenied,
+    AccessEmergency,
     AccessGranted,
     AccessUsed,
     ConflictFound,
@@ -68,6 +69,7 @@ PROJECT: Mapping[type[Event], Project] = {
     AccessGranted: accesses.granted,
     AccessUsed: accesses.used,
     AccessDenied: accesses.denied,
+    AccessEmergency: accesses.emergency,
 }
 BY_STUDY: frozenset[type[Event]] = frozenset({PackStored})
 CORRECTIONS: frozenset[type[Event]] = frozenset(
@@ -86,8 +88,8 @@ def wanted(event: Event) -> Wanted | None:
     match event:
         case PatientSeen():
             return Wanted("person", event.manifest_key, event.bucket)
-        case AccessGranted(shown_list=key) if key:
-            return Wanted("shown", key)
+        case AccessGranted(shown_list=key, shown_list_sha256=sha256) if key:
+            return Wanted("shown", key, sha256=sha256)
         case StudyRejected(manifest_key=str(key), manifest_sha256=str(sha256)):
             return Wanted("note", key, event.bucket, sha256)
         case ConflictResolved() | StudyCorrected() | StudyReassigned() | StudyRejected() | StudyRestored():

@@ -48,6 +48,8 @@ class Who:
     """Pseudonymous: `http:<client address>` until there are logins."""
     role: str
     purpose: str
+    via: str = "http"
+    address: str = ""
 
 
 def purpose_of(header: str | None) -> str:

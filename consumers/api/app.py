@@ -22,6 +22,7 @@ from consumers.api.room import Room
 from consumers.api.routes import changes, corrections, papers, rendered, retrieve, search
 from consumers.api.views import Views
 from consumers.api.wado import NotAcceptable
+from consumers.api.window_counts import WindowCounts
 from consumers.committed import OnLoop, ReadModels
 from infra.cassandra import CassandraTables
 from infra.http_door import HttpDoor, problem
@@ -36,11 +37,12 @@ def register(app: FastAPI, door: HttpDoor) -> None:
         await asyncio.to_thread(decoders.close)
 
     door.on_stop(end_decoders)
-    add(app, door, Views(lambda: CassandraTables.connect(door.settings)), decoders)
+    counts = WindowCounts.of(door.settings, "api")
+    add(app, door, Views(lambda: CassandraTables.connect(door.settings)), decoders, counts)
 
 
-def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders) -> None:
-    """The same on given read models, with given decoders."""
+def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: WindowCounts | None = None) -> None:
+    """The same on given read models, with given decoders and counts of access windows."""
     settings = door.settings
     freshness = Freshness(door.log, views)
     audit = Audit(
@@ -49,6 +51,7 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders) -> None:
         bucket=settings.bucket_documents,
         search_secret=bytes.fromhex(settings.search_secret),
         window_s=settings.access_window_s,
+        counts=counts,
     )
     packs = Packs(views, door.objects, Spooled(settings.spool(role) / "packs" for role in ("api", "gateway")))
     room = Room(settings, views, door.objects, Retriever(packs, decoders))

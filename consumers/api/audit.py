@@ -1,11 +1,13 @@
 """The access trail: no patient data leaves without a durable access event (design, rule 7).
 
-A read of a study opens a window for (actor, study, purpose, action); further reads within it are counted, not said
-again. The steps of an answer:
+A read of a study opens a window for who asks, from where, what for and what it does with the study; further reads
+within it are counted, not said again. The steps of an answer:
 1. access.granted is in the fsynced journal of this process's chain, and Kafka has acknowledged it or is away;
-2. the first byte of the answer leaves;
-3. when the window closes, access.used says how often it was used and how many bytes left.
-A crash between 2 and 3 loses the count, never the grant. A search is one event of its own, with the studies it showed.
+2. the use is counted, also on disk (`consumers.api.window_counts`);
+3. the first byte of the answer leaves;
+4. when the window closes, access.used says how often it was used and how many bytes left.
+A crash between 2 and 4 loses neither the grant nor the count: the next process closes the window. A search is one event
+of its own, with the studies it showed.
 """
 
 from __future__ import annotations
@@ -19,16 +21,17 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 from prometheus_client import Counter, Gauge, Histogram
 
-from consumers.api.access import Who
+from consumers.api.window_counts import WindowCounts
 from infra import clock, telemetry
 from infra.ports import Objects
 from schemas.errors import Invalid, Overloaded, SijilError, Transient
-from schemas.events import AccessDenied, AccessGranted, AccessUsed, Event, Shown
+from schemas.events import AccessDenied, AccessEmergency, AccessGranted, AccessUsed, Event, Shown
 from schemas.identity import derived_id
 
 log = telemetry.logger(__name__)
@@ -55,7 +58,31 @@ LOST = Counter("sijil_access_used_lost", "access.used that found no room in a fu
 
 Pair = tuple[str, str]
 """(study_uid, patient_key)."""
-_Key = tuple[str, str, str, str]
+_Key = tuple[str, ...]
+
+
+class Asker(Protocol):
+    """Who asks, what for and from where: what every access event says of them."""
+
+    @property
+    def actor(self) -> str:
+        """Pseudonymous."""
+
+    @property
+    def role(self) -> str:
+        """What they act as."""
+
+    @property
+    def purpose(self) -> str:
+        """HL7 v3 PurposeOfUse."""
+
+    @property
+    def via(self) -> str:
+        """`http`, `dimse` or `page`."""
+
+    @property
+    def address(self) -> str:
+        """The network address they ask from."""
 
 
 class Publication(Protocol):
@@ -82,67 +109,126 @@ class Window:
     """An open grant."""
 
     access_id: str
-    who: Who
+    who: Asker
     action: str
     study_uid: str
     patient_key: str
     closes: float
     """On the monotonic clock."""
     granted: asyncio.Future[None]
+    destination: str = ""
+    counts: WindowCounts | None = None
+    """Where the counts outlive this process."""
     uses: int = 0
     bytes: int = 0
+    cut_short: int = 0
     streams: int = 0
     """Answers under way: the window is not closed before they end."""
     last_used: datetime = field(default_factory=clock.now)
+    slot: int | None = None
 
     def use(self) -> None:
-        """One more answer."""
+        """Step 2: one more answer."""
         self.uses += 1
         self.last_used = clock.now()
+        if self.counts is not None and self.uses == 1:
+            self.slot = self.counts.begin(self.used())
+        else:
+            self._note()
+
+    def count(self, size: int) -> None:
+        """So many bytes of an answer that leaves in one piece."""
+        self.bytes += size
+        self._note()
+
+    def began(self) -> None:
+        """An answer is under way."""
+        self.streams += 1
+
+    def ended(self, whole: bool) -> None:
+        """It is no longer; `whole`: it was not cut short."""
+        self.streams -= 1
+        self.cut_short += not whole
+        self._note()
+
+    def _note(self) -> None:
+        if self.counts is not None and self.slot is not None:
+            self.counts.note(self.slot, self.uses, self.bytes, self.cut_short, clock.rfc3339(self.last_used))
+
+    def used(self) -> AccessUsed:
+        """What is to be said of it when it closes."""
+        return AccessUsed(
+            access_id=self.access_id,
+            **_who(self.who, self.action, self.destination),
+            study_uid=self.study_uid,
+            patient_key=self.patient_key,
+            uses=self.uses,
+            bytes=self.bytes,
+            cut_short=self.cut_short,
+            last_used=clock.rfc3339(self.last_used),
+        )
 
 
 class Audit:
     """The trail of one process. Everything runs on one event loop."""
 
-    def __init__(self, chain: Chain, objects: Objects, *, bucket: str, search_secret: bytes, window_s: float) -> None:
+    def __init__(
+        self,
+        chain: Chain,
+        objects: Objects,
+        *,
+        bucket: str,
+        search_secret: bytes,
+        window_s: float,
+        counts: WindowCounts | None = None,
+    ) -> None:
+        """`counts`: where those of open windows outlive the process; what the last one left is said at once."""
         if len(search_secret) < 16:
             raise Invalid("search-secret-missing", "the api needs SIJIL_SEARCH_SECRET, at least 16 bytes in hex")
         self._chain, self._objects, self._bucket = chain, objects, bucket
         self._secret, self._window_s = search_secret, window_s
         self._windows: OrderedDict[_Key, Window] = OrderedDict()
         self._closing: list[Window] = []
-        self._unsent: deque[AccessUsed] = deque(maxlen=UNSENT_MAX)
+        self._counts = counts
+        left = counts.left if counts is not None else ()
+        self._unsent: deque[tuple[int | None, AccessUsed]] = deque(left, maxlen=UNSENT_MAX)
         self._away_until = 0.0
         self._sweeper: asyncio.Task[None] | None = None
 
     # -------------------------------------------------------------------------------------------- studies
 
-    async def grant(self, who: Who, study_uid: str, patient_key: str, action: str) -> Window:
+    async def grant(
+        self, who: Asker, study_uid: str, patient_key: str, action: str, *, destination: str = ""
+    ) -> Window:
         """The window that an answer about a study may use. Durable on return; raises Transient, and nothing may leave.
 
-        The caller counts each answer with `use()`, its bytes in `bytes`.
+        The caller counts each answer with `use()`, its bytes in `bytes`, and one that takes its time from `began()` to
+        `ended()`.
         """
-        window = self._windows.get((who.actor, study_uid, who.purpose, action))
+        key = (who.actor, who.role, who.purpose, who.via, who.address, study_uid, action, destination)
+        window = self._windows.get(key)
         if window is None or window.closes <= clock.monotonic():
-            window = await self._open(who, study_uid, patient_key, action)
+            window = await self._open(key, who, study_uid, patient_key, action, destination)
         elif not window.granted.done():
             await asyncio.shield(window.granted)
         elif error := window.granted.exception():
             raise error
         return window
 
-    async def _open(self, who: Who, study_uid: str, patient_key: str, action: str) -> Window:
-        key = (who.actor, study_uid, who.purpose, action)
+    async def _open(
+        self, key: _Key, who: Asker, study_uid: str, patient_key: str, action: str, destination: str
+    ) -> Window:
         self._retire(key)
         if len(self._windows) >= WINDOWS_MAX:
             self._retire(next(iter(self._windows)))
         access_id = str(clock.uuid7())
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        window = Window(access_id, who, action, study_uid, patient_key, clock.monotonic() + self._window_s, granted)
+        closes = clock.monotonic() + self._window_s
+        window = Window(access_id, who, action, study_uid, patient_key, closes, granted, destination, self._counts)
         self._windows[key] = window
         event = AccessGranted(
             access_id=access_id,
-            **_who(who, action),
+            **_who(who, action, destination),
             study_uid=study_uid,
             shown=[Shown(study_uid=study_uid, patient_key=patient_key)],
             shown_count=1,
@@ -162,13 +248,21 @@ class Audit:
 
     # -------------------------------------------------------------------------------------------- searches
 
-    async def search(self, who: Who, action: str, criteria: Mapping[str, Sequence[str]], shown: Sequence[Pair]) -> str:
+    async def search(
+        self,
+        who: Asker,
+        action: str,
+        criteria: Mapping[str, Sequence[str]],
+        shown: Sequence[Pair],
+        patient_key: str = "",
+    ) -> str:
         """One event for a search and what it showed; its id. `criteria` are attribute names with what was asked for,
-        which leaves as HMACs only. Durable on return; raises Transient, and nothing may leave.
+        which leaves as HMACs only; `patient_key` is whose file it was, if of one. Durable on return; raises Transient,
+        and nothing may leave.
         """
         access_id = str(clock.uuid7())
         pairs = [Shown(study_uid=s, patient_key=p) for s, p in dict.fromkeys(shown)]
-        listed = ""
+        listed = digest = ""
         if len(pairs) > SHOWN_INLINE_MAX:
             listed = f"accesses/{access_id}.json"
             body = msgspec.json.encode(pairs)
@@ -183,6 +277,8 @@ class Audit:
             shown=[] if listed else pairs,
             shown_count=len(pairs),
             shown_list=listed,
+            shown_list_sha256=digest,
+            patient_key=patient_key,
         )
         await self._durable(event, access_id)
         return access_id
@@ -193,10 +289,45 @@ class Audit:
 
     # -------------------------------------------------------------------------------------------- refusals
 
-    async def denied(self, who: Who, action: str, reason: str, study_uid: str = "") -> str:
+    async def denied(self, who: Asker, action: str, reason: str, study_uid: str = "", patient_key: str = "") -> str:
         """Somebody was refused; the event's id. Durable on return; raises Transient."""
         access_id = str(clock.uuid7())
-        event = AccessDenied(access_id=access_id, **_who(who, action), reason=reason, study_uid=study_uid or None)
+        event = AccessDenied(
+            access_id=access_id,
+            **_who(who, action),
+            reason=reason,
+            study_uid=study_uid or None,
+            patient_key=patient_key,
+        )
+        await self._durable(event, access_id)
+        return access_id
+
+    # -------------------------------------------------------------------------------------------- emergencies
+
+    async def emergency(
+        self, who: Asker, study_uid: str, patient_key: str, reason: str, words: str, *, until: datetime
+    ) -> str:
+        """Somebody without a relation is let in until then (break-glass); the event's id. `reason` is a code, `words`
+        what they wrote: that goes to S3 first. Durable on return; raises Transient, and nobody is let in.
+        """
+        access_id = str(clock.uuid7())
+        body = msgspec.json.encode({"access_id": access_id, "words": words})
+        key, digest = f"emergencies/{access_id}.json", hashlib.sha256(body).hexdigest()
+        await asyncio.to_thread(
+            self._objects.put, self._bucket, key, body, sha256=digest, content_type="application/json"
+        )
+        event = AccessEmergency(
+            access_id=access_id,
+            **_who(who, "break-glass"),
+            reason=reason,
+            study_uid=study_uid or None,
+            patient_key=patient_key,
+            until=clock.rfc3339(until),
+            bucket=self._bucket,
+            document_key=key,
+            document_size=len(body),
+            document_sha256=digest,
+        )
         await self._durable(event, access_id)
         return access_id
 
@@ -268,38 +399,39 @@ class Audit:
             return
         if len(self._unsent) == UNSENT_MAX:
             LOST.inc()
-        self._unsent.append(
-            AccessUsed(
-                access_id=window.access_id,
-                **_who(window.who, window.action),
-                study_uid=window.study_uid,
-                patient_key=window.patient_key,
-                uses=window.uses,
-                bytes=window.bytes,
-                last_used=clock.rfc3339(window.last_used),
-            )
-        )
+        self._unsent.append((window.slot, window.used()))
 
     def _send(self) -> None:
         """Hand the counts to the chain; what it has no room for waits for the next time."""
         while self._unsent:
-            event = self._unsent[0]
+            slot, event = self._unsent[0]
             try:
-                self._chain.publish(event, id=derived_id("access.used", event.access_id))
+                publication = self._chain.publish(event, id=derived_id("access.used", event.access_id))
             except Overloaded:
                 log.warning("access counts wait", count=len(self._unsent))
                 return
             self._unsent.popleft()
+            if self._counts is not None and slot is not None:
+                publication.kept.add_done_callback(partial(_let_go, self._counts, slot))
             EVENTS.labels(event.TYPE).inc()
 
 
-def _who(who: Who, action: str) -> dict[str, Any]:
+def _let_go(counts: WindowCounts, slot: int, kept: Future[None]) -> None:
+    """What is not kept is found again by the next process."""
+    if not kept.cancelled() and kept.exception() is None:
+        counts.free(slot)
+
+
+def _who(who: Asker, action: str, destination: str = "") -> dict[str, Any]:
     return {
         "actor": who.actor,
-        "role": who.role,
+        "role": str(who.role),
         "purpose": who.purpose,
         "action": action,
         "occurred": clock.rfc3339(clock.now()),
+        "via": who.via,
+        "address": who.address,
+        "destination": destination,
     }
 
 

@@ -63,6 +63,8 @@ class OfSearch:
 
     criteria: Mapping[str, Sequence[str]]
     shown: Sequence[Pair]
+    patient_key: str = ""
+    """Whose file was asked for, if one's: it is in their trail also where it shows no study."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +189,7 @@ class Guard:
 
     async def _answer(self, request: Request, handler: Handler, action: str, source: str) -> Response:
         client = request.client.host if request.client else "unknown"
-        who = Who(f"http:{client}", LOCAL, purpose_of(request.headers.get(PURPOSE_HEADER)))
+        who = Who(f"http:{client}", LOCAL, purpose_of(request.headers.get(PURPOSE_HEADER)), "http", client)
         # Step 1: decide
         if (reason := refusal(who)) != ALLOWED:
             access_id = await self._audit.denied(who, action, reason, _study_of(request))
@@ -203,8 +205,8 @@ class Guard:
                 window = await self._audit.grant(who, study_uid, patient_key, action)
                 window.use()
                 access_id = window.access_id
-            case OfSearch(criteria, shown):
-                access_id = await self._audit.search(who, action, criteria, shown)
+            case OfSearch(criteria, shown, patient_key):
+                access_id = await self._audit.search(who, action, criteria, shown, patient_key)
         # Step 4: respond
         headers = {
             "Cache-Control": "private, no-store",
@@ -236,8 +238,8 @@ Show = Callable[[Sequence[Pair]], Awaitable[None]]
 def _respond(answer: Answer, headers: dict[str, str], window: Window | None, show: Show) -> Response:
     content = answer.content
     if isinstance(content, bytes):
-        if window:
-            window.bytes += len(content)
+        if window and answer.status not in (204, 304):
+            window.count(len(content))
         if answer.status in (204, 304):
             return Response(status_code=answer.status, headers=headers)
         return Response(content, answer.status, headers, media_type=answer.media_type)
@@ -268,8 +270,9 @@ class _Stream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gone = asyncio.create_task(_disconnected(receive))
         window = self._window
+        whole = False
         if window:
-            window.streams += 1
+            window.began()
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for piece in self._pieces:
@@ -282,9 +285,10 @@ class _Stream(Response):
                     window.bytes += len(piece)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+            whole = True
         finally:
             if window:
-                window.streams -= 1
+                window.ended(whole)
             gone.cancel()
             if close := getattr(self._pieces, "aclose", None):
                 with suppress(RuntimeError):  # it is just being closed by whoever failed in it

@@ -216,6 +216,11 @@ def accesses_of_patient(patient_key: str, month: str, limit: int) -> Select:
     return Select("accesses_by_patient", {"patient_key": patient_key, "month": month}, limit=limit)
 
 
+def emergencies_of(actor: str, limit: int) -> Select:
+    """What somebody has been let in to without a relation, newest first."""
+    return Select("emergencies_by_actor", {"actor": actor}, limit=limit)
+
+
 def conflicts(month: str, limit: int) -> Select:
     """Conflicts found in a month (YYYYMM), newest first."""
     return Select("conflicts", {"month": month}, limit=limit)

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 
 from pynetdicom.dimse_primitives import C_MOVE
 
-from consumers.api.access import Who
 from consumers.dicom.retrieval import (
     CANCELLED,
     CANNOT_COUNT,
@@ -80,15 +79,13 @@ class Mover:
         """One request, on the association's own thread."""
         answers = Answers(exchange, "move", C_MOVE)
         title = str(exchange.request.MoveDestination).strip()
-        asker = who(exchange.peer)
-        asker = Who(f"{asker.actor}>{title}", asker.role, asker.purpose)
         progress = Progress(0)
         try:
             destination = self._destination(title)
             if destination is None:
                 answers.last(DESTINATION_UNKNOWN, comment="the destination has no address in the AE table")
                 return
-            retrieval = Retrieval(self._room, exchange, answers, asker, "dicom-move")
+            retrieval = Retrieval(self._room, exchange, answers, who(exchange.peer), "dicom-move", title)
             studies = retrieval.studies(MOVE_MODELS.get(exchange.context.abstract_syntax, ()))
             if studies is None:
                 return

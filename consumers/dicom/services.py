@@ -23,6 +23,7 @@ from consumers.api.packs import Packs
 from consumers.api.retrieve import Retriever
 from consumers.api.room import Room
 from consumers.api.views import Views
+from consumers.api.window_counts import WindowCounts
 from infra.cassandra import CassandraTables
 from infra.dicom_door import DicomDoor
 from infra.dicom_services import Peer
@@ -121,7 +122,7 @@ class DicomRoom:
 
 def who(peer: Peer) -> Who:
     """Who asks by DICOM, as the access trail names them: the calling AE title and its address; always for treatment."""
-    return Who(f"ae:{peer.calling_ae}@{peer.address}", LOCAL, DEFAULT_PURPOSE)
+    return Who(f"ae:{peer.calling_ae}@{peer.address}", LOCAL, DEFAULT_PURPOSE, "dimse", peer.address)
 
 
 def allowed(asker: Who) -> bool:
@@ -138,14 +139,15 @@ def of(door: DicomDoor) -> DicomRoom:
     if found is None:
         decoders = Decoders()
         door.on_stop(decoders.close)
-        found = _rooms[door] = made(door, Views(lambda: CassandraTables.connect(door.settings)), decoders)
+        counts = WindowCounts.of(door.settings, "gateway")
+        found = _rooms[door] = made(door, Views(lambda: CassandraTables.connect(door.settings)), decoders, counts)
         views = found.room.views
         door.readiness("cassandra", lambda: views.reachable)
     return found
 
 
-def made(door: DicomDoor, views: Views, decoders: Decoders) -> DicomRoom:
-    """The same over given read models and decoders."""
+def made(door: DicomDoor, views: Views, decoders: Decoders, counts: WindowCounts | None = None) -> DicomRoom:
+    """The same over given read models, decoders and counts of access windows."""
     settings = door.settings
     loop = Loop()
     audit = Audit(
@@ -154,6 +156,7 @@ def made(door: DicomDoor, views: Views, decoders: Decoders) -> DicomRoom:
         bucket=settings.bucket_documents,
         search_secret=bytes.fromhex(settings.search_secret),
         window_s=settings.access_window_s,
+        counts=counts,
     )
     packs = Packs(views, door.objects, Spooled(settings.spool(role) / "packs" for role in ("gateway", "api")))
     found = DicomRoom(loop, Room(settings, views, door.objects, Retriever(packs, decoders)), audit, packs)

@@ -132,9 +132,11 @@ class Answers:
 class Retrieval:
     """One request under way."""
 
-    def __init__(self, room: DicomRoom, exchange: Exchange, answers: Answers, asker: Who, action: str) -> None:
+    def __init__(
+        self, room: DicomRoom, exchange: Exchange, answers: Answers, asker: Who, action: str, destination: str = ""
+    ) -> None:
         self.room, self.exchange, self.answers = room, exchange, answers
-        self._asker, self._action = asker, action
+        self._asker, self._action, self._destination = asker, action, destination
         self._bytes = 0
 
     def studies(self, levels: tuple[str, ...]) -> list[Study] | None:
@@ -165,13 +167,16 @@ class Retrieval:
     def recorded(self, study: Study) -> Iterator[None]:
         """Step 2, before anything of a study leaves. Raises Transient, and nothing may leave."""
         loop, audit = self.room.loop, self.room.audit
-        window = loop.call(audit.grant(self._asker, study.study_uid, study.owner, self._action))
+        grant = audit.grant(self._asker, study.study_uid, study.owner, self._action, destination=self._destination)
+        window = loop.call(grant)
         before = self._bytes
         loop.call(_opened(window))
+        whole = False
         try:
             yield
+            whole = not self.exchange.cancelled()
         finally:
-            loop.submit(_closed(window, self._bytes - before))
+            loop.submit(_closed(window, self._bytes - before, whole))
 
     def sent(self, count: int) -> None:
         """So many bytes left."""
@@ -186,12 +191,12 @@ class Retrieval:
 
 async def _opened(window: Window) -> None:
     window.use()
-    window.streams += 1
+    window.began()
 
 
-async def _closed(window: Window, count: int) -> None:
-    window.streams -= 1
+async def _closed(window: Window, count: int, whole: bool) -> None:
     window.bytes += count
+    window.ended(whole)
 
 
 def counted(progress: Progress, row: Row, status: int, reason: str = "") -> None:

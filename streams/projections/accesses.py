@@ -1,6 +1,6 @@
-"""access.granted, .used, .denied → who saw a study, who saw a patient's file.
+"""access.granted, .used, .denied, .emergency → who saw a study, a patient's file; what somebody saw; all of an hour.
 
-A grant and the count of its uses are columns of one row, fed by one key. The month of a patient's list is that of the
+A grant and the count of its uses are columns of one row, fed by one key. Month, day and hour of a list are those of the
 access id (a UUIDv7), so that both find the same row whatever the clocks say.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from schemas.events import AccessDenied, AccessGranted, AccessUsed, Shown
+from schemas.events import AccessDenied, AccessEmergency, AccessGranted, AccessUsed, Shown
 from schemas.tables import Upsert, Write
-from streams.facts import Fact, day_of
+from streams.facts import Fact, rfc3339_of
 
 YEAR_10000_MS = 253_402_300_800_000
-GRANTED, DENIED = "granted", "denied"
+GRANTED, DENIED, EMERGENCY = "granted", "denied", "emergency"
 
 
 def granted(fact: Fact, event: AccessGranted, listed: Iterable[Shown] = ()) -> list[Write]:
@@ -23,33 +23,75 @@ def granted(fact: Fact, event: AccessGranted, listed: Iterable[Shown] = ()) -> l
     if event.study_uid is not None:
         shown.setdefault(event.study_uid, "")
     columns = _who(event, GRANTED)
-    return [w for uid, patient in shown.items() for w in _rows(fact, event.access_id, uid, patient, columns)]
+    writes = [w for uid, patient in shown.items() for w in _seen(fact, event.access_id, uid, patient, columns)]
+    if event.patient_key and event.patient_key not in shown.values():
+        writes += _seen(fact, event.access_id, "", event.patient_key, columns)
+    only = next(iter(shown.items())) if len(shown) == 1 else (event.study_uid or "", event.patient_key)
+    return writes + _told(fact, event, *only, columns | {"shown_count": event.shown_count})
 
 
 def used(fact: Fact, event: AccessUsed) -> list[Write]:
     """How often a grant was used when its window closed."""
-    columns = {"uses": event.uses, "bytes": event.bytes, "last_used": event.last_used}
-    return _rows(fact, event.access_id, event.study_uid, event.patient_key, columns)
+    columns = {
+        "uses": event.uses,
+        "bytes": event.bytes,
+        "cut_short": event.cut_short,
+        "recovered": event.recovered,
+        "last_used": event.last_used,
+    }
+    rows = _seen(fact, event.access_id, event.study_uid, event.patient_key, columns)
+    return rows + _told(fact, event, event.study_uid, event.patient_key, columns)
 
 
 def denied(fact: Fact, event: AccessDenied) -> list[Write]:
-    """A refusal, in the lists of whom it was about, if that is known."""
+    """A refusal, also in the lists of whom it was about, if that is known."""
     columns = {**_who(event, DENIED), "reason": event.reason}
-    return _rows(fact, event.access_id, event.study_uid or "", event.patient_key, columns)
+    about = event.study_uid or "", event.patient_key
+    key = {"day": moment_of(event.access_id, fact, 8), "access_id": event.access_id}
+    named = {"study_uid": about[0], "patient_key": about[1]}
+    return [
+        *_seen(fact, event.access_id, *about, columns),
+        *_told(fact, event, *about, columns),
+        Upsert("accesses_denied", key, columns | named, fact.offset),
+    ]
 
 
-def _who(event: AccessGranted | AccessDenied, outcome: str) -> dict[str, Any]:
+def emergency(fact: Fact, event: AccessEmergency) -> list[Write]:
+    """Somebody was let in without a relation: in every list, in the officer's, and where the next decision looks."""
+    columns = {**_who(event, EMERGENCY), "reason": event.reason, "until": event.until}
+    about = event.study_uid or "", event.patient_key
+    named = {"study_uid": about[0], "patient_key": about[1]}
+    words = {n: getattr(event, n) for n in ("bucket", "document_key", "document_sha256")}
+    month = {"month": moment_of(event.access_id, fact, 6), "access_id": event.access_id}
+    return [
+        *_seen(fact, event.access_id, *about, columns),
+        *_told(fact, event, *about, columns),
+        Upsert("accesses_emergency", month, columns | named | words, fact.offset),
+        Upsert(
+            "emergencies_by_actor",
+            {"actor": event.actor, "access_id": event.access_id},
+            named | {"until": event.until},
+            fact.offset,
+        ),
+    ]
+
+
+def _who(event: AccessGranted | AccessDenied | AccessEmergency, outcome: str) -> dict[str, Any]:
     return {
         "outcome": outcome,
         "actor": event.actor,
         "role": event.role,
         "purpose": event.purpose,
         "action": event.action,
+        "via": event.via,
+        "address": event.address,
+        "destination": event.destination,
         "occurred": event.occurred,
     }
 
 
-def _rows(fact: Fact, access_id: str, study_uid: str, patient_key: str, columns: dict[str, Any]) -> list[Write]:
+def _seen(fact: Fact, access_id: str, study_uid: str, patient_key: str, columns: dict[str, Any]) -> list[Write]:
+    """In the lists of whom an access was about."""
     writes: list[Write] = []
     if study_uid:
         writes.append(
@@ -58,7 +100,7 @@ def _rows(fact: Fact, access_id: str, study_uid: str, patient_key: str, columns:
     if patient_key:
         key = {
             "patient_key": patient_key,
-            "month": month_of(access_id, fact),
+            "month": moment_of(access_id, fact, 6),
             "access_id": access_id,
             "study_uid": study_uid,
         }
@@ -66,7 +108,26 @@ def _rows(fact: Fact, access_id: str, study_uid: str, patient_key: str, columns:
     return writes
 
 
-def month_of(access_id: str, fact: Fact) -> str:
-    """YYYYMM of a UUIDv7 (RFC 9562 §5.7), of the record for an id of another kind."""
+def _told(
+    fact: Fact,
+    event: AccessGranted | AccessUsed | AccessDenied | AccessEmergency,
+    study_uid: str,
+    patient_key: str,
+    columns: dict[str, Any],
+) -> list[Write]:
+    """In the lists of who looked and of when, where each access is one row."""
+    id, named = event.access_id, {"study_uid": study_uid, "patient_key": patient_key}
+    by_actor = {"actor": event.actor, "day": moment_of(id, fact, 8), "access_id": id}
+    by_hour = {"hour": moment_of(id, fact, 10), "access_id": id}
+    others = {n: v for n, v in columns.items() if n != "actor"}
+    return [
+        Upsert("accesses_by_actor", by_actor, others | named, fact.offset),
+        Upsert("accesses_by_hour", by_hour, columns | named, fact.offset),
+    ]
+
+
+def moment_of(access_id: str, fact: Fact, digits: int) -> str:
+    """The first digits of YYYYMMDDHH of a UUIDv7 (RFC 9562 §5.7), of the record for an id of another kind."""
     stamp = int(access_id[:8] + access_id[9:13], 16)
-    return day_of(stamp)[:6] if access_id[14] == "7" and stamp < YEAR_10000_MS else fact.day[:6]
+    told = rfc3339_of(stamp if access_id[14] == "7" and stamp < YEAR_10000_MS else fact.log_ms)
+    return "".join(c for c in told if c.isdigit())[:digits]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import patch
 
@@ -16,10 +19,10 @@ from consumers.api.access import LOCAL, RULES, Who, purpose_of, refusal
 from consumers.api.audit import SHOWN_INLINE_MAX, Audit
 from infra.memory import MemoryObjects
 from schemas.errors import Invalid, Overloaded, Transient
-from schemas.events import AccessDenied, AccessGranted, AccessUsed, Shown
+from schemas.events import AccessDenied, AccessEmergency, AccessGranted, AccessUsed, Shown
 from tests.unit.consumers.archive import Journal
 
-WHO = Who("http:192.0.2.7", LOCAL, "TREAT")
+WHO = Who("http:192.0.2.7", LOCAL, "TREAT", "http", "192.0.2.7")
 SECRET = bytes(32)
 
 
@@ -49,22 +52,30 @@ def test_one_grant_covers_the_reads_of_a_window() -> None:
     assert (granted.study_uid, granted.action, granted.window_s) == ("1.2.3", "retrieve", 60)
     assert granted.shown == [Shown(study_uid="1.2.3", patient_key="k1:" + "x" * 43)]
     assert (used.access_id, used.uses, used.bytes) == (granted.access_id, 3, 60)
+    for event in (granted, used):
+        assert (event.actor, event.role, event.purpose) == ("http:192.0.2.7", "local", "TREAT")
+        assert (event.via, event.address) == ("http", "192.0.2.7")
     assert used.patient_key == "k1:" + "x" * 43
     assert [p.id for p in journal.published] != [granted.access_id] * 2
 
 
-def test_another_study_purpose_actor_or_action_is_another_grant() -> None:
+def test_another_study_purpose_actor_place_or_action_is_another_grant() -> None:
     journal = Journal()
 
     async def read() -> None:
         async with audited(journal) as audit:
-            for who in (WHO, Who("http:192.0.2.8", LOCAL, "TREAT"), Who(WHO.actor, LOCAL, "ETREAT")):
+            for who in (
+                WHO,
+                replace(WHO, actor="http:192.0.2.8"),
+                replace(WHO, purpose="ETREAT"),
+                replace(WHO, address="192.0.2.9"),
+            ):
                 for study in ("1.2.3", "1.2.4"):
                     for action in ("retrieve", "read-metadata"):
                         await audit.grant(who, study, "", action)
 
     run(read())
-    assert len(journal.events(AccessGranted)) == 12
+    assert len(journal.events(AccessGranted)) == 16
     assert journal.events(AccessUsed) == []
 
 
@@ -90,17 +101,17 @@ def test_a_window_waits_for_its_streams() -> None:
         async with audited(journal, window_s=0.01) as audit:
             window = await audit.grant(WHO, "1.2.3", "", "retrieve")
             window.use()
-            window.streams += 1
+            window.began()
             await asyncio.sleep(0.02)
             audit.sweep()
             assert journal.events(AccessUsed) == []
             window.bytes += 5
-            window.streams -= 1
+            window.ended(False)
             audit.sweep()
 
     run(read())
     (used,) = journal.events(AccessUsed)
-    assert used.bytes == 5
+    assert (used.bytes, used.cut_short) == (5, 1)
 
 
 def test_nothing_is_granted_before_it_is_kept() -> None:
@@ -226,6 +237,7 @@ def test_a_long_list_goes_to_s3_before_the_event() -> None:
     run(search())
     (event,) = journal.events(AccessGranted)
     assert (event.shown, event.shown_count) == ([], len(pairs))
+    assert event.shown_list_sha256 == hashlib.sha256(objects.get("sijil-documents", event.shown_list)).hexdigest()
     listed = msgspec.json.decode(objects.get("sijil-documents", event.shown_list), type=list[Shown])
     assert [s.study_uid for s in listed] == [p[0] for p in pairs]
 
@@ -241,6 +253,37 @@ def test_without_s3_a_long_list_does_not_leave() -> None:
 
     run(search())
     assert journal.published == []
+
+
+def test_an_emergency_is_an_event_and_its_words_are_in_s3_alone() -> None:
+    journal, objects = Journal(), MemoryObjects()
+    until = datetime(2025, 3, 1, 9, tzinfo=UTC)
+
+    async def ask() -> None:
+        audit = Audit(journal, objects, bucket="sijil-documents", search_secret=SECRET, window_s=60)
+        await audit.emergency(WHO, "1.2.3", "k1:" + "x" * 43, "no-relation", "CANARY fell off a ladder", until=until)
+
+    run(ask())
+    (event,) = journal.events(AccessEmergency)
+    assert (event.study_uid, event.reason, event.until) == ("1.2.3", "no-relation", "2025-03-01T09:00:00.000000Z")
+    body = objects.get(event.bucket, event.document_key)
+    assert msgspec.json.decode(body)["words"] == "CANARY fell off a ladder"
+    assert (event.document_size, event.document_sha256) == (len(body), hashlib.sha256(body).hexdigest())
+    assert "CANARY" not in repr(journal.published)
+
+
+def test_without_s3_or_a_journal_nobody_is_let_in() -> None:
+    for fault in ("s3", "journal"):
+        journal, objects = Journal(), MemoryObjects()
+        objects.away, journal.full = fault == "s3", fault == "journal"
+
+        async def ask(journal: Journal = journal, objects: MemoryObjects = objects) -> None:
+            audit = Audit(journal, objects, bucket="sijil-documents", search_secret=SECRET, window_s=60)
+            with pytest.raises(Transient):
+                await audit.emergency(WHO, "1.2.3", "", "no-relation", "x", until=datetime(2025, 3, 1, tzinfo=UTC))
+
+        run(ask())
+        assert journal.published == []
 
 
 def test_the_api_does_not_start_without_its_secret() -> None:

@@ -324,7 +324,8 @@ def test_the_access_event_comes_first(port: int) -> None:
             assert (last.Status, len(receiver.stored)) == (0, 6)
             assoc.release()
     granted = own.journal.events(AccessGranted)[-1]
-    assert (granted.actor, granted.action) == ("ae:WORKSTATION@127.0.0.1>DEST", "dicom-move")
+    assert (granted.actor, granted.action) == ("ae:WORKSTATION@127.0.0.1", "dicom-move")
+    assert (granted.via, granted.address, granted.destination) == ("dimse", "127.0.0.1", "DEST")
     assert granted.study_uid == STUDY
     used = own.journal.events(AccessUsed)[-1]
     assert used.bytes == sum(len(dataset(f)) for f in FILES.values())
