@@ -28,12 +28,14 @@ from infra import http_pages, telemetry
 from infra.chain import ChainedLog
 from infra.committed import CommittedInstances
 from infra.health import readiness
+from infra.http_caller import Callers, Gate, check_routes, needs
 from infra.http_edge import Edge
 from infra.http_problems import install, problem
 from infra.kafka import KafkaLog
 from infra.objects import S3Objects
 from infra.ports import Log, Objects
 from infra.settings import Settings
+from schemas.roles import Permission
 
 __all__ = ["HttpDoor", "Register", "command", "compose", "problem"]
 
@@ -64,6 +66,7 @@ class HttpDoor:
         self.committed: CommittedInstances | None = None
         """What the whole archive has; None while no room answers that."""
         self.fronts: dict[int, Front] = {}
+        self.gate = Gate.of(settings)
         self.stopping = False
         """The process ends: answers without an end of their own end now."""
 
@@ -143,11 +146,14 @@ def compose(door: HttpDoor, registers: list[Register]) -> FastAPI:
             "auto_configure": False,
         },
     )
+    app.state.gate = door.gate
+    app.add_middleware(Callers, gate=door.gate)
     app.add_middleware(Edge, limits=door.body_limits)
     install(app)
     _own_pages(app, door)
     for register in registers:
         register(app, door)
+    check_routes(app)
     return app
 
 
@@ -184,7 +190,12 @@ def _own_pages(app: FastAPI, door: HttpDoor) -> None:
         status, body = door.ready()
         return JSONResponse(body, status)
 
-    @app.get("/metrics", tags=["Operation"], summary="Figures for Prometheus")
+    @app.get(
+        "/metrics",
+        tags=["Operation"],
+        summary="Figures for Prometheus",
+        dependencies=[needs(Permission.METRICS_READ)],
+    )
     async def metrics() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 

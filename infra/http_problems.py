@@ -16,7 +16,17 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from infra import telemetry
-from schemas.errors import Defect, Invalid, NotFound, Overloaded, Permanent, SijilError, Transient
+from schemas.errors import (
+    Defect,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Overloaded,
+    Permanent,
+    SijilError,
+    Transient,
+    Unauthenticated,
+)
 
 log = telemetry.logger(__name__)
 
@@ -24,6 +34,8 @@ MEDIA_TYPE = "application/problem+json"
 
 STATUSES: Mapping[type[SijilError], tuple[int, str]] = {
     Invalid: (400, "The request is not valid"),
+    Unauthenticated: (401, "Say who you are"),
+    Forbidden: (403, "You may not do this"),
     NotFound: (404, "There is no such thing"),
     Permanent: (400, "The request cannot be fulfilled"),
     Overloaded: (503, "Busy: come back later"),
@@ -31,6 +43,8 @@ STATUSES: Mapping[type[SijilError], tuple[int, str]] = {
     Defect: (500, "The archive found a fault of its own"),
     SijilError: (500, "The archive found a fault of its own"),
 }
+ACCESS_HEADER = "Sijil-Access-Id"
+"""Names the event that records an access, or its refusal."""
 RETRY_AFTER_S = 5
 """Told to clients when a part is away and nothing better is known."""
 
@@ -55,8 +69,12 @@ def problem(
 def of_error(error: SijilError) -> Response:
     """The problem that an error of ours is, by the nearest class of its MRO in STATUSES."""
     status, title = next(STATUSES[c] for c in type(error).__mro__ if c in STATUSES)
-    extra: dict[str, Any] = {"reason": error.reason} if isinstance(error, Invalid) else {}
+    extra: dict[str, Any] = {"reason": error.reason} if isinstance(error, Invalid | Unauthenticated | Forbidden) else {}
     headers: dict[str, str] = {}
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="sijil"'
+    if isinstance(error, Forbidden) and error.access_id:
+        headers[ACCESS_HEADER] = error.access_id
     if status == 503:
         after = error.retry_after_s if isinstance(error, Overloaded) else RETRY_AFTER_S
         headers["Retry-After"] = str(max(1, round(after)))

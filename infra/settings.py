@@ -46,6 +46,9 @@ class Settings:
     http_port: int = _s(8080, "port of the HTTP door (DICOMweb, reports, everything of the API)")
     viewer_port: int = _s(8090, "port of the viewer, at the HTTP door's address")
     http_public_url: str = _s("", "URL of the HTTP door as clients see it, for links in answers; empty: as they asked")
+    loopback_role: str = _s(
+        "", "role of callers from this machine without credentials (local: everything); empty: nobody is let in so"
+    )
     dicom_host: str = _s("127.0.0.1", "address the DICOM door binds to")
     dicom_port: int = _s(11112, "port of the DICOM door")
     ae_title: str = _s("SIJIL", "AE title of the DICOM door")

@@ -25,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 
 from infra import clock, faults, telemetry
 from infra.chain import ChainedLog
+from infra.http_caller import caller_of, needs
 from infra.http_door import HttpDoor
 from infra.http_problems import problem
 from infra.ports import Objects
@@ -32,6 +33,7 @@ from producers.correction_request import Asked, correction, event, parse
 from schemas.corrections import Document, decode_document, encode
 from schemas.errors import Defect, Invalid, Permanent, SijilError
 from schemas.identity import check_uid, derived_id
+from schemas.roles import Permission
 
 log = telemetry.logger(__name__)
 
@@ -153,6 +155,7 @@ def register(app: FastAPI, http: HttpDoor) -> None:
     @app.post(
         "/studies/{study}/corrections",
         tags=["Corrections"],
+        dependencies=[needs(Permission.STUDY_CORRECT)],
         summary="Correct attributes, reassign to another patient, resolve a conflict, reject or restore",
         description="`type` is `correct` (attributes by keyword; series_uid, sop_uid), `reassign` (patient by keyword),"
         " `resolve` (sop_uid, serve, second_offset: as `GET /conflicts` gives them), `reject` (code of IHE IOCM;"
@@ -165,7 +168,7 @@ def register(app: FastAPI, http: HttpDoor) -> None:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
             return problem(415, f"A correction is {JSON}")
         asked = parse(await request.body())
-        actor = f"http:{request.client.host if request.client else 'unknown'}"
+        actor = caller_of(request).actor
         expected = _if_match(request.headers.get("if-match"))
         try:
             told = await asyncio.to_thread(partial(corrections.add, study, asked, actor, expected))

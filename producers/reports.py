@@ -25,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 
 from infra import clock, faults, telemetry
 from infra.chain import ChainedLog
+from infra.http_caller import needs
 from infra.http_door import HttpDoor
 from infra.http_problems import problem
 from infra.ports import Objects
@@ -33,6 +34,7 @@ from schemas.errors import Defect, Invalid, Permanent, SijilError
 from schemas.events import ReportIssued
 from schemas.identity import derived_id
 from schemas.lifecycle import may_follow
+from schemas.roles import Permission
 
 log = telemetry.logger(__name__)
 
@@ -182,14 +184,24 @@ def register(app: FastAPI, http: HttpDoor) -> None:
     reports = Reports(http.objects, http.chain, bucket=settings.bucket_documents, site=settings.site)
     http.body_limit("/reports", BODY_BYTES_MAX)
 
-    @app.post("/reports", tags=["Reports"], summary="Issue a report, or its next version (FHIR R4 DiagnosticReport)")
+    may = [needs(Permission.REPORT_WRITE)]
+
+    @app.post(
+        "/reports",
+        tags=["Reports"],
+        summary="Issue a report, or its next version (FHIR R4 DiagnosticReport)",
+        dependencies=may,
+    )
     async def add(request: Request) -> Response:
         body = await _body(request)
         asked = request.headers.get("report-id", "")
         return await _answer(partial(reports.add, body, asked)) if body is not None else _unsupported()
 
     @app.put(
-        "/reports/{report}", tags=["Reports"], summary="Issue the next version of a report; If-Match names its last"
+        "/reports/{report}",
+        tags=["Reports"],
+        summary="Issue the next version of a report; If-Match names its last",
+        dependencies=may,
     )
     async def replace(request: Request, report: str) -> Response:
         body = await _body(request)

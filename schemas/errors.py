@@ -5,6 +5,8 @@
     │   └── Overloaded     a bounded queue is full; `retry_after_s` says when to come back
     ├── Permanent          never the same call again: the input is at fault (bad DICOM, schema broken)
     │   ├── Invalid        a value that cannot be what it claims to be (UID, national ID, event)
+    │   ├── Unauthenticated  nobody, or a token that proves nothing
+    │   ├── Forbidden      somebody who may not
     │   └── NotFound       the thing named does not exist
     └── Defect             our own promise is broken (checksum differs, chain gap): stop loudly
 
@@ -38,6 +40,22 @@ class Invalid(Permanent):
     def __init__(self, reason: str, message: str = "") -> None:
         super().__init__(message or reason)
         self.reason = reason
+
+
+class Unauthenticated(Permanent):
+    """Whoever asks has not proved who they are; `reason` is a short code."""
+
+    def __init__(self, reason: str, message: str = "") -> None:
+        super().__init__(message or reason)
+        self.reason = reason
+
+
+class Forbidden(Permanent):
+    """Whoever asks may not have this; `reason` is a short code, `access_id` that of the record of the refusal."""
+
+    def __init__(self, reason: str, message: str = "", *, access_id: str = "") -> None:
+        super().__init__(message or reason)
+        self.reason, self.access_id = reason, access_id
 
 
 class NotFound(Permanent):

@@ -67,7 +67,12 @@ class LocalStack:
     def at(cls, home: Path, **settings: object) -> LocalStack:
         """A fresh home with free ports; `settings` by their names in lower case."""
         own = {k: v for k, v in os.environ.items() if not k.startswith("SIJIL_") or k in SHARED}
-        given: dict[str, object] = {"home": home, "port_offset": free_offset(), "archive_calm_s": 0.2}
+        given: dict[str, object] = {
+            "home": home,
+            "port_offset": free_offset(),
+            "archive_calm_s": 0.2,
+            "loopback_role": "local",  # most tests are not about who calls
+        }
         given |= {"stack_jars": ROOT / ".sijil" / "jars", "stack_viewer": ROOT / ".sijil" / "viewer", **settings}
         return cls(home, {**{f"SIJIL_{k.upper()}": str(v) for k, v in given.items()}, **own})
 

@@ -1,68 +1,47 @@
-"""Who may see patient data for what purpose, as a table. Pure.
+"""Who may do what for what purpose: the decision, from the table of `schemas.roles` and the purposes below. Pure.
 
-Purposes are HL7 v3 PurposeOfUse codes, as XUA and IHE IUA carry them. There is one role until people have logins:
-`local`, whoever reaches the door of this installation. What is refused is refused for every kind of data alike.
+Purposes are HL7 v3 PurposeOfUse codes, as XUA and IHE IUA carry them. What a scope covers is decided from the read
+models (`consumers.api.scope`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from schemas.errors import Invalid
-
-PURPOSE_HEADER = "Sijil-Purpose-Of-Use"
-DEFAULT_PURPOSE = "TREAT"
-LOCAL = "local"
-
-_CODE = re.compile(r"[A-Z]{2,16}\Z")
+from schemas.caller import Caller
+from schemas.roles import Permission, Role, Scope, scope_of
 
 ALLOWED = ""
-RULES: Mapping[str, Mapping[str, str]] = {
-    LOCAL: {
-        "TREAT": ALLOWED,
-        "ETREAT": ALLOWED,  # emergency treatment
-        "CAREMGT": ALLOWED,  # care management
-        "PATRQT": ALLOWED,  # the patient asked for it
-        "HOPERAT": ALLOWED,  # running the hospital
-        "HSYSADMIN": ALLOWED,  # running the archive
-        "HQUALIMP": ALLOWED,  # improving quality
-        "PATSFTY": ALLOWED,  # safety of the patient
-        "HRESCH": "research-needs-deidentified-data",
-        "CLINTRCH": "research-needs-deidentified-data",
-        "PUBHLTH": "public-health-needs-aggregates",
-        "HPAYMT": "payment-needs-no-images",
-        "COVERAGE": "payment-needs-no-images",
-        "HMARKT": "marketing",
-    },
+
+_CARE = frozenset({"TREAT", "ETREAT", "CAREMGT", "PATRQT", "HOPERAT", "HSYSADMIN", "HQUALIMP", "PATSFTY", "HCOMPL"})
+_STATISTICS = frozenset({"HRESCH", "CLINTRCH", "PUBHLTH", "HQUALIMP"})
+
+PURPOSES: Mapping[Role, frozenset[str]] = {
+    **dict.fromkeys(Role, _CARE),
+    Role.PATIENT: frozenset({"PATRQT"}),
+    Role.OFFICER: frozenset({"HCOMPL", "HSYSADMIN", "PATSFTY", "PATRQT"}),
+    Role.ANALYST: _STATISTICS,
+    Role.MINISTRY: _STATISTICS,
 }
-"""Role → purpose → reason of refusal; ALLOWED: none. A purpose that is not in the table is refused."""
+"""Role → the purposes it may have."""
+
+REFUSED: Mapping[str, str] = {
+    "HRESCH": "research-needs-deidentified-data",
+    "CLINTRCH": "research-needs-deidentified-data",
+    "PUBHLTH": "public-health-needs-aggregates",
+    "HPAYMT": "payment-needs-no-images",
+    "COVERAGE": "payment-needs-no-images",
+    "HMARKT": "marketing",
+}
+"""Purpose → why it is refused to whoever may not have it."""
+
+KNOWN = sorted(REFUSED.keys() | frozenset().union(*PURPOSES.values()))
 
 
-@dataclass(frozen=True)
-class Who:
-    """Somebody who asks."""
-
-    actor: str
-    """Pseudonymous: `http:<client address>` until there are logins."""
-    role: str
-    purpose: str
-    via: str = "http"
-    address: str = ""
-
-
-def purpose_of(header: str | None) -> str:
-    """The purpose that a request states. Raises Invalid(`purpose-invalid`) for what is no code at all."""
-    code = (header or DEFAULT_PURPOSE).strip()
-    if not _CODE.match(code):
-        raise Invalid("purpose-invalid", f"{PURPOSE_HEADER} must be a code of HL7 v3 PurposeOfUse")
-    return code
-
-
-def refusal(who: Who) -> str:
-    """Why somebody may not see patient data; ALLOWED if they may."""
-    rules = RULES.get(who.role)
-    if rules is None:
-        return "role-unknown"
-    return rules.get(who.purpose, "purpose-unknown")
+def refusal(caller: Caller, permission: Permission) -> str:
+    """Why somebody may not do this at all; ALLOWED if they may, within the scope of the table."""
+    if scope_of(caller.role, permission) is Scope.NONE:
+        return "role"
+    if caller.purpose in PURPOSES[caller.role]:
+        return ALLOWED
+    return REFUSED.get(caller.purpose, "purpose-role" if caller.purpose in KNOWN else "purpose-unknown")

@@ -30,6 +30,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from consumers.api.window_counts import WindowCounts
 from infra import clock, telemetry
 from infra.ports import Objects
+from schemas.caller import Caller
 from schemas.errors import Invalid, Overloaded, SijilError, Transient
 from schemas.events import AccessDenied, AccessEmergency, AccessGranted, AccessUsed, Event, Shown
 from schemas.identity import derived_id
@@ -61,30 +62,6 @@ Pair = tuple[str, str]
 _Key = tuple[str, ...]
 
 
-class Asker(Protocol):
-    """Who asks, what for and from where: what every access event says of them."""
-
-    @property
-    def actor(self) -> str:
-        """Pseudonymous."""
-
-    @property
-    def role(self) -> str:
-        """What they act as."""
-
-    @property
-    def purpose(self) -> str:
-        """HL7 v3 PurposeOfUse."""
-
-    @property
-    def via(self) -> str:
-        """`http`, `dimse` or `page`."""
-
-    @property
-    def address(self) -> str:
-        """The network address they ask from."""
-
-
 class Publication(Protocol):
     """What the chain promises of an event, as futures of other threads."""
 
@@ -109,7 +86,7 @@ class Window:
     """An open grant."""
 
     access_id: str
-    who: Asker
+    who: Caller
     action: str
     study_uid: str
     patient_key: str
@@ -198,7 +175,7 @@ class Audit:
     # -------------------------------------------------------------------------------------------- studies
 
     async def grant(
-        self, who: Asker, study_uid: str, patient_key: str, action: str, *, destination: str = ""
+        self, who: Caller, study_uid: str, patient_key: str, action: str, *, destination: str = ""
     ) -> Window:
         """The window that an answer about a study may use. Durable on return; raises Transient, and nothing may leave.
 
@@ -216,7 +193,7 @@ class Audit:
         return window
 
     async def _open(
-        self, key: _Key, who: Asker, study_uid: str, patient_key: str, action: str, destination: str
+        self, key: _Key, who: Caller, study_uid: str, patient_key: str, action: str, destination: str
     ) -> Window:
         self._retire(key)
         if len(self._windows) >= WINDOWS_MAX:
@@ -250,7 +227,7 @@ class Audit:
 
     async def search(
         self,
-        who: Asker,
+        who: Caller,
         action: str,
         criteria: Mapping[str, Sequence[str]],
         shown: Sequence[Pair],
@@ -289,7 +266,7 @@ class Audit:
 
     # -------------------------------------------------------------------------------------------- refusals
 
-    async def denied(self, who: Asker, action: str, reason: str, study_uid: str = "", patient_key: str = "") -> str:
+    async def denied(self, who: Caller, action: str, reason: str, study_uid: str = "", patient_key: str = "") -> str:
         """Somebody was refused; the event's id. Durable on return; raises Transient."""
         access_id = str(clock.uuid7())
         event = AccessDenied(
@@ -305,7 +282,7 @@ class Audit:
     # -------------------------------------------------------------------------------------------- emergencies
 
     async def emergency(
-        self, who: Asker, study_uid: str, patient_key: str, reason: str, words: str, *, until: datetime
+        self, who: Caller, study_uid: str, patient_key: str, reason: str, words: str, *, until: datetime
     ) -> str:
         """Somebody without a relation is let in until then (break-glass); the event's id. `reason` is a code, `words`
         what they wrote: that goes to S3 first. Durable on return; raises Transient, and nobody is let in.
@@ -422,7 +399,7 @@ def _let_go(counts: WindowCounts, slot: int, kept: Future[None]) -> None:
         counts.free(slot)
 
 
-def _who(who: Asker, action: str, destination: str = "") -> dict[str, Any]:
+def _who(who: Caller, action: str, destination: str = "") -> dict[str, Any]:
     return {
         "actor": who.actor,
         "role": str(who.role),

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
@@ -22,16 +22,18 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from consumers.api.access import ALLOWED, LOCAL, PURPOSE_HEADER, RULES, Who, purpose_of, refusal
+from consumers.api.access import ALLOWED, KNOWN, refusal
 from consumers.api.audit import Audit, Pair, Window
 from consumers.api.freshness import Freshness
 from consumers.api.read_after import ReadAfter
-from infra.http_problems import problem
-from schemas.errors import Invalid
+from infra.http_caller import PURPOSE_HEADER, caller_of
+from infra.http_problems import ACCESS_HEADER
+from schemas.caller import Caller
+from schemas.errors import Forbidden, Invalid
 from schemas.identity import check_uid
 from schemas.read_token import HEADER as READ_TOKEN_HEADER
+from schemas.roles import Permission
 
-ACCESS_HEADER = "Sijil-Access-Id"
 LAG_HEADER = "Sijil-Projection-Lag"
 ARRIVALS = "sijil.study.arrivals"
 
@@ -82,8 +84,8 @@ class Answer:
 class Ask:
     """A request that may be answered."""
 
-    def __init__(self, request: Request, who: Who) -> None:
-        self._request, self.who = request, who
+    def __init__(self, request: Request, caller: Caller, permission: Permission) -> None:
+        self._request, self.caller, self.permission = request, caller, permission
 
     @property
     def query_string(self) -> bytes:
@@ -138,6 +140,9 @@ Handler = Callable[[Ask], Awaitable[Answer]]
 class GuardedRoute(APIRoute):
     """A route made by a Guard. It has nothing for FastAPI to inject or check, so it goes straight to its endpoint."""
 
+    permission: Permission
+    """Set by the guard that makes it."""
+
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As Starlette's Route; what the endpoint raises is for the application's handlers."""
         if scope["method"] not in (self.methods or ()):
@@ -157,6 +162,7 @@ class Guard:
         path: str,
         handler: Handler,
         *,
+        permission: Permission,
         action: str,
         summary: str,
         description: str = "",
@@ -165,12 +171,12 @@ class Guard:
         parameters: Mapping[str, str] | None = None,
         source: str = ARRIVALS,
     ) -> None:
-        """Answer GET `path` by `handler`. `action` is what the access event says; `parameters` are those of the query;
-        `source` is the topic whose projection the answer is as fresh as.
+        """Answer GET `path` by `handler` to those who have `permission`. `action` is what the access event says;
+        `parameters` are those of the query; `source` is the topic whose projection the answer is as fresh as.
         """
 
         async def endpoint(request: Request) -> Response:
-            return await self._answer(request, handler, action, source)
+            return await self._answer(request, handler, permission, action, source)
 
         self._app.router.add_api_route(
             path,
@@ -186,27 +192,29 @@ class Guard:
             response_class=_Documented,
             route_class_override=GuardedRoute,
         )
+        cast(GuardedRoute, self._app.router.routes[-1]).permission = permission
 
-    async def _answer(self, request: Request, handler: Handler, action: str, source: str) -> Response:
-        client = request.client.host if request.client else "unknown"
-        who = Who(f"http:{client}", LOCAL, purpose_of(request.headers.get(PURPOSE_HEADER)), "http", client)
+    async def _answer(
+        self, request: Request, handler: Handler, permission: Permission, action: str, source: str
+    ) -> Response:
+        caller = caller_of(request)
         # Step 1: decide
-        if (reason := refusal(who)) != ALLOWED:
-            access_id = await self._audit.denied(who, action, reason, _study_of(request))
-            return problem(403, "This purpose does not allow it", headers={ACCESS_HEADER: access_id}, reason=reason)
+        if (reason := refusal(caller, permission)) != ALLOWED:
+            access_id = await self._audit.denied(caller, action, reason, _study_of(request))
+            raise Forbidden(reason, _why(caller, permission, reason), access_id=access_id)
         # Step 2: find, once what the client stored is there
         if token := request.headers.get(READ_TOKEN_HEADER):
             await self._read_after.wait(token)
-        answer = await handler(Ask(request, who))
+        answer = await handler(Ask(request, caller, permission))
         # Step 3: durable access event
         window: Window | None = None
         match answer.about:
             case OfStudy(study_uid, patient_key):
-                window = await self._audit.grant(who, study_uid, patient_key, action)
+                window = await self._audit.grant(caller, study_uid, patient_key, action)
                 window.use()
                 access_id = window.access_id
             case OfSearch(criteria, shown, patient_key):
-                access_id = await self._audit.search(who, action, criteria, shown, patient_key)
+                access_id = await self._audit.search(caller, action, criteria, shown, patient_key)
         # Step 4: respond
         headers = {
             "Cache-Control": "private, no-store",
@@ -216,9 +224,18 @@ class Guard:
         }
 
         async def show(pairs: Sequence[Pair]) -> None:
-            await self._audit.search(who, action, {}, pairs)
+            await self._audit.search(caller, action, {}, pairs)
 
         return _respond(answer, headers, window, show)
+
+
+def _why(caller: Caller, permission: Permission, reason: str) -> str:
+    """What a refused one is told: what to do about it where something can be done."""
+    match reason:
+        case "role":
+            return f"the role {caller.role} may not: {permission}"
+        case _:
+            return f"the purpose {caller.purpose} is not one of the role {caller.role} ({PURPOSE_HEADER})"
 
 
 def _study_of(request: Request) -> str:
@@ -324,8 +341,8 @@ def _documented(path: str, parameters: Mapping[str, str]) -> dict[str, Any]:
         "name": PURPOSE_HEADER,
         "in": "header",
         "required": False,
-        "description": "Why: a code of HL7 v3 PurposeOfUse; TREAT if it is missing.",
-        "schema": {"type": "string", "enum": sorted(RULES[LOCAL])},
+        "description": "Why: a code of HL7 v3 PurposeOfUse; if it is missing the token's, else that of the role.",
+        "schema": {"type": "string", "enum": KNOWN},
     }
     return {"parameters": [*described, purpose]}
 
@@ -348,7 +365,8 @@ def _answers(media_types: Sequence[str]) -> dict[int | str, dict[str, Any]]:
         206: {"description": "The range asked for"},
         304: {"description": "The client has it already; recorded as a read"},
         400: {"description": "Not valid", **refused},
-        403: {"description": "The purpose does not allow it; the refusal is recorded", **refused},
+        401: {"description": "Nobody, or a token that proves nothing", **refused},
+        403: {"description": "Role, scope or purpose do not allow it; the refusal is recorded", **refused},
         404: {"description": "Not there", **refused},
         406: {"description": "Not in a form that the client takes", **refused},
         503: {"description": "A part is away, or the access event could not be kept: no data left", **refused},

@@ -29,6 +29,7 @@ from infra.dicom_door import DicomDoor
 from infra.dicom_exchange import Exchange
 from schemas.dicom_json import Dataset as Json
 from schemas.errors import Invalid, SijilError, Transient
+from schemas.roles import Permission
 
 log = telemetry.logger(__name__)
 
@@ -102,7 +103,7 @@ class Finder:
     def _answer(self, exchange: Exchange) -> tuple[int, str]:
         """(final status, comment)."""
         asker = who(exchange.peer)
-        if (reason := refusal(asker)) != ALLOWED:
+        if (reason := refusal(asker, Permission.STUDY_SEARCH)) != ALLOWED:
             self._room.loop.call(self._room.audit.denied(asker, "query", reason))
             return REFUSED, "not authorised"
         sop_class = exchange.context.abstract_syntax

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from consumers.api.access import ALLOWED, DEFAULT_PURPOSE, LOCAL, Who, refusal
 from consumers.api.audit import Audit
 from consumers.api.decoders import Decoders
 from consumers.api.freshness import CORRECTIONS, Freshness
@@ -28,7 +27,9 @@ from infra.cassandra import CassandraTables
 from infra.dicom_door import DicomDoor
 from infra.dicom_services import Peer
 from infra.spooled import Spooled
+from schemas.caller import Caller
 from schemas.errors import Transient
+from schemas.roles import DEFAULT_PURPOSE, Role
 
 WAIT_S = 60.0
 """Longest wait for an answer of the read models, or for the next bytes of a pack."""
@@ -120,14 +121,10 @@ class DicomRoom:
     packs: Packs
 
 
-def who(peer: Peer) -> Who:
+def who(peer: Peer) -> Caller:
     """Who asks by DICOM, as the access trail names them: the calling AE title and its address; always for treatment."""
-    return Who(f"ae:{peer.calling_ae}@{peer.address}", LOCAL, DEFAULT_PURPOSE, "dimse", peer.address)
-
-
-def allowed(asker: Who) -> bool:
-    """Whether they may see patient data (`consumers.api.access`)."""
-    return refusal(asker) == ALLOWED
+    actor, purpose = f"ae:{peer.calling_ae}@{peer.address}", DEFAULT_PURPOSE[Role.LOCAL]
+    return Caller(actor, Role.LOCAL, purpose, via="dimse", address=peer.address)
 
 
 _rooms: WeakKeyDictionary[DicomDoor, DicomRoom] = WeakKeyDictionary()

@@ -16,7 +16,7 @@ from typing import Any
 from pydicom import Dataset
 
 from consumers.api import queries
-from consumers.api.access import ALLOWED, Who, refusal
+from consumers.api.access import ALLOWED, refusal
 from consumers.api.audit import Window
 from consumers.api.current import current
 from consumers.dicom.retrieval import (
@@ -38,7 +38,9 @@ from consumers.dicom.services import DicomRoom
 from infra import clock, telemetry
 from infra.dicom_exchange import Exchange, Gone
 from infra.ports import Row
+from schemas.caller import Caller
 from schemas.errors import Invalid, NotFound, SijilError, Transient
+from schemas.roles import Permission
 
 log = telemetry.logger(__name__)
 
@@ -133,7 +135,7 @@ class Retrieval:
     """One request under way."""
 
     def __init__(
-        self, room: DicomRoom, exchange: Exchange, answers: Answers, asker: Who, action: str, destination: str = ""
+        self, room: DicomRoom, exchange: Exchange, answers: Answers, asker: Caller, action: str, destination: str = ""
     ) -> None:
         self.room, self.exchange, self.answers = room, exchange, answers
         self._asker, self._action, self._destination = asker, action, destination
@@ -149,7 +151,7 @@ class Retrieval:
             self.answers.last(IDENTIFIER_MISMATCH, comment=error.reason)
             return None
         try:
-            if (reason := refusal(self._asker)) != ALLOWED:
+            if (reason := refusal(self._asker, Permission.STUDY_READ)) != ALLOWED:
                 study = asked.studies[0] if asked.studies else ""
                 self.room.loop.call(self.room.audit.denied(self._asker, self._action, reason, study))
                 self.answers.last(NOT_AUTHORISED)

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from infra import telemetry
+from infra.http_caller import needs
 from infra.http_door import HttpDoor
 from infra.http_problems import of_error, problem
 from producers.gateway import Gateway, Origin
@@ -36,6 +37,7 @@ from schemas import read_token
 from schemas.errors import Invalid, SijilError, Transient
 from schemas.identity import check_uid
 from schemas.pack import Sender
+from schemas.roles import Permission
 
 log = telemetry.logger(__name__)
 
@@ -77,11 +79,18 @@ def register(app: FastAPI, http: HttpDoor) -> None:
     http.body_limit(PREFIX + "/studies", None)
     commitment.add(app, http, commitments)
 
-    @app.post(PREFIX + "/studies", tags=["DICOMweb"], summary="Store instances (STOW-RS)")
+    may = [needs(Permission.STUDY_STORE)]
+
+    @app.post(PREFIX + "/studies", tags=["DICOMweb"], summary="Store instances (STOW-RS)", dependencies=may)
     async def store(request: Request) -> Response:
         return await _counted(request, door, "")
 
-    @app.post(PREFIX + "/studies/{study}", tags=["DICOMweb"], summary="Store instances of one study (STOW-RS)")
+    @app.post(
+        PREFIX + "/studies/{study}",
+        tags=["DICOMweb"],
+        summary="Store instances of one study (STOW-RS)",
+        dependencies=may,
+    )
     async def store_study(request: Request, study: str) -> Response:
         check_uid(study)
         return await _counted(request, door, study)

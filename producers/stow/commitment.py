@@ -13,12 +13,14 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from infra import clock
+from infra.http_caller import needs
 from infra.http_door import HttpDoor
 from infra.http_problems import problem
 from producers.commitment.transaction import Transaction, json_of, of_json
 from producers.commitment.worker import Commitments, Duplicate
 from schemas.errors import NotFound
 from schemas.identity import check_uid
+from schemas.roles import Permission
 
 PATH: Final = "/dicom-web/commitment-requests/{transaction}"
 DICOM_JSON: Final = "application/dicom+json"
@@ -45,7 +47,9 @@ def add(app: FastAPI, http: HttpDoor, commitments: Commitments) -> None:
     """Add the two transactions to the door."""
     http.body_limit("/dicom-web/commitment-requests", BODY_MAX)
 
-    @app.post(PATH, tags=["DICOMweb"], summary="Request storage commitment")
+    may = [needs(Permission.STUDY_STORE)]
+
+    @app.post(PATH, tags=["DICOMweb"], summary="Request storage commitment", dependencies=may)
     async def request(request: Request, transaction: str) -> Response:
         if refused := _refused(request):
             return refused
@@ -67,7 +71,7 @@ def add(app: FastAPI, http: HttpDoor, commitments: Commitments) -> None:
             found = commitments.find(uid)
         return _answer(found)
 
-    @app.get(PATH, tags=["DICOMweb"], summary="Result of a storage commitment")
+    @app.get(PATH, tags=["DICOMweb"], summary="Result of a storage commitment", dependencies=may)
     async def result(request: Request, transaction: str) -> Response:
         check_uid(transaction)
         return _refused(request) or _answer(commitments.find(transaction))

@@ -105,7 +105,7 @@ def open_doors(
 ) -> Iterator[Doors]:
     """Both doors, until the block ends. `changes` are settings; `world` is there before and afterwards."""
     quick = {"pack_idle_s": 0.3, "pack_release_s": 0.1}
-    settings = Settings(home=home, dicom_port=0, gateway_health_port=0, **{**quick, **changes})
+    settings = Settings(home=home, loopback_role="local", dicom_port=0, gateway_health_port=0, **{**quick, **changes})
     callers = Callers(home / "ae.json", lambda: LOOPBACK if table is None else table)
     monkeypatch.setattr(Callers, "open", lambda _: callers)
     log, objects = world or (MemoryLog(), MemoryObjects())

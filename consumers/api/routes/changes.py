@@ -15,6 +15,7 @@ from consumers.api.guard import Answer, Ask, Chunk, Guard, Handler, OfSearch, Po
 from consumers.api.room import Room
 from infra import clock
 from schemas.errors import Invalid, Overloaded, Transient
+from schemas.roles import Permission
 
 TAG = "Changes"
 LIMIT, LIMIT_MAX = 100, 1000
@@ -36,6 +37,7 @@ def add(guard: Guard, room: Room, feed: Feed, stopping: Callable[[], bool]) -> N
     guard.get(
         "/changes",
         _page(room, feed),
+        permission=Permission.CHANGES_READ,
         action="read-changes",
         summary="What arrived, was completed, was reported, in order",
         description="`next` is where to go on; nothing between two calls is skipped. UIDs only.",
@@ -45,6 +47,7 @@ def add(guard: Guard, room: Room, feed: Feed, stopping: Callable[[], bool]) -> N
     guard.get(
         "/changes/events",
         _events(room, feed, stopping),
+        permission=Permission.CHANGES_READ,
         action="follow-changes",
         summary="The same as Server-Sent Events",
         description="Begins behind `Last-Event-ID`, else `since`, else now.",

@@ -15,6 +15,7 @@ from infra.ports import Row
 from schemas.corrections import BY_TAG, REJECTION_CODES, decode_correction
 from schemas.errors import Invalid
 from schemas.overlay import decode
+from schemas.roles import Permission
 
 TAG = "Corrections"
 SOURCE = "sijil.study.corrections"
@@ -61,6 +62,7 @@ def add(guard: Guard, room: Room) -> None:
     guard.get(
         "/studies/{study}/corrections",
         of_study,
+        permission=Permission.CORRECTIONS_READ,
         action="read-corrections",
         summary="What people decided of a study, oldest first; ETag is what If-Match of the next one may say",
         tag=TAG,
@@ -69,6 +71,7 @@ def add(guard: Guard, room: Room) -> None:
     guard.get(
         "/corrections",
         of_month,
+        permission=Permission.CORRECTIONS_READ,
         action="read-corrections",
         summary="Corrections of all studies, newest first: with type=study.rejected what was rejected",
         tag=TAG,
@@ -78,6 +81,7 @@ def add(guard: Guard, room: Room) -> None:
     guard.get(
         "/conflicts",
         conflicts,
+        permission=Permission.CONFLICTS_READ,
         action="read-conflicts",
         summary="Copies of an instance whose contents differ, newest first; the first one in the log is served until a"
         " person decides (POST /studies/{study}/corrections)",

@@ -21,6 +21,7 @@ from consumers.api.walk import Deadline, Partition, Reader, merged
 from infra import clock
 from infra.ports import Row
 from schemas.errors import Defect, Invalid, NotFound
+from schemas.roles import Permission
 
 FHIR = "application/fhir+json"
 PACKS_SHOWN_MAX = 200
@@ -64,6 +65,7 @@ def _add_study(guard: Guard, room: Room) -> None:
     guard.get(
         "/studies/{study}",
         study_status,
+        permission=Permission.STUDY_READ,
         action="read-status",
         summary="Where a study stands: open, complete or reopened; counts; packs and their tiers",
         tag="Studies",
@@ -71,6 +73,7 @@ def _add_study(guard: Guard, room: Room) -> None:
     guard.get(
         "/studies/{study}/accesses",
         study_accesses,
+        permission=Permission.ACCESS_READ_STUDY,
         action="read-accesses",
         summary="Who saw a study, when and why, newest first",
         tag="Studies",
@@ -113,6 +116,7 @@ def _add_reports(guard: Guard, room: Room) -> None:
     guard.get(
         "/studies/{study}/reports",
         study_reports,
+        permission=Permission.REPORT_READ,
         action="read-report",
         summary="The reports of a study in their current versions, newest first, with their documents",
         tag="Reports",
@@ -125,6 +129,7 @@ def _add_reports(guard: Guard, room: Room) -> None:
         guard.get(
             path,
             handler,
+            permission=Permission.REPORT_READ,
             action="read-report",
             summary=summary,
             tag="Reports",
@@ -209,6 +214,7 @@ def _add_patient(guard: Guard, room: Room) -> None:
     guard.get(
         "/patients/{key}",
         patient,
+        permission=Permission.PATIENT_FILE,
         action="read-patient",
         summary="Who a patient key is, as last seen",
         tag="Patients",
@@ -217,6 +223,7 @@ def _add_patient(guard: Guard, room: Room) -> None:
     guard.get(
         "/patients/{key}/studies",
         patient_studies,
+        permission=Permission.PATIENT_FILE,
         action="read-patient",
         summary="A patient's file: the studies of all sites, newest first",
         tag="Patients",
@@ -225,6 +232,7 @@ def _add_patient(guard: Guard, room: Room) -> None:
     guard.get(
         "/patients/{key}/accesses",
         patient_accesses,
+        permission=Permission.ACCESS_READ_OWN,
         action="read-accesses",
         summary="Who saw a patient's file, when and why, newest first",
         tag="Patients",
@@ -288,6 +296,7 @@ def _add_faults(guard: Guard, room: Room) -> None:
     guard.get(
         "/rejections",
         rejections,
+        permission=Permission.QUARANTINE_READ,
         action="read-rejections",
         summary="Instances that the doors refused on a day, and why, newest first",
         tag="Faults",

@@ -16,6 +16,7 @@ from consumers.api.streams import begun
 from consumers.api.wado import NotAcceptable, closing, frame_numbers, multipart_type, part_head
 from infra.ports import Row
 from schemas.errors import Invalid
+from schemas.roles import Permission
 
 TAG = "Rendered images (WADO-RS)"
 _PARAMETERS = {
@@ -37,6 +38,7 @@ def add(guard: Guard, room: Room, renderer: Renderer) -> None:
         guard.get(
             f"{path}/rendered",
             _rendered(room, renderer),
+            permission=Permission.STUDY_READ,
             action="retrieve-rendered",
             summary=f"Render {of}",
             description="One frame is one image, the first where none is named; several, or all where Accept is"
@@ -49,6 +51,7 @@ def add(guard: Guard, room: Room, renderer: Renderer) -> None:
         guard.get(
             f"{path}/rendered",
             _all_rendered(room, renderer),
+            permission=Permission.STUDY_READ,
             action="retrieve-rendered",
             summary=f"Render the images of {of}: the first frame of each",
             tag=TAG,
@@ -60,6 +63,7 @@ def add(guard: Guard, room: Room, renderer: Renderer) -> None:
         guard.get(
             f"{path}/thumbnail",
             _thumbnail(room, renderer),
+            permission=Permission.STUDY_READ,
             action="retrieve-thumbnail",
             summary=f"A small image that stands for {of}",
             tag=TAG,

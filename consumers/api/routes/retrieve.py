@@ -25,6 +25,7 @@ from consumers.api.wado import (
 from consumers.api.zipped import MEDIA_TYPE as ZIP
 from consumers.api.zipped import zipped
 from schemas.errors import Invalid
+from schemas.roles import Permission
 
 TAG = "Retrieve (WADO-RS)"
 METADATA_AT_ONCE = 2000
@@ -47,6 +48,7 @@ def add(guard: Guard, room: Room, headers: Headers, packs: Packs) -> None:
         guard.get(
             f"/dicom-web{path}",
             _instances(room, packs, names),
+            permission=Permission.STUDY_READ,
             action="retrieve",
             summary=f"Retrieve the instances of a {what}" if what != "instance" else "Retrieve an instance",
             description=_SYNTAX,
@@ -56,6 +58,7 @@ def add(guard: Guard, room: Room, headers: Headers, packs: Packs) -> None:
         guard.get(
             f"/dicom-web{path}/metadata",
             _metadata(room, headers, names),
+            permission=Permission.STUDY_READ,
             action="read-metadata",
             summary=f"Retrieve the metadata of a {what}",
             tag=TAG,
@@ -64,6 +67,7 @@ def add(guard: Guard, room: Room, headers: Headers, packs: Packs) -> None:
         guard.get(
             f"/dicom-web{path}/original",
             _originals(room, names),
+            permission=Permission.STUDY_ORIGINAL,
             action="retrieve-original",
             summary=f"Retrieve the stored bytes of a {what}",
             description="Part 10 files as they were received, in whatever transfer syntax.",
@@ -74,6 +78,7 @@ def add(guard: Guard, room: Room, headers: Headers, packs: Packs) -> None:
     guard.get(
         f"/dicom-web{instance}/frames/{{frames}}",
         _frames(room),
+        permission=Permission.STUDY_READ,
         action="retrieve-frames",
         summary="Retrieve frames of an instance",
         description="Compressed frames leave as they are stored where Accept takes their media type, or"
@@ -84,6 +89,7 @@ def add(guard: Guard, room: Room, headers: Headers, packs: Packs) -> None:
     guard.get(
         f"/dicom-web{instance}/bulkdata/{{path:path}}",
         _bulk(room),
+        permission=Permission.STUDY_READ,
         action="retrieve-bulkdata",
         summary="Retrieve a value that the metadata refer to",
         tag=TAG,

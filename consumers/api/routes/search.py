@@ -22,6 +22,7 @@ from infra import clock
 from schemas import native_xml
 from schemas.dicom_json import Dataset
 from schemas.levels import PATIENT_TOTALS
+from schemas.roles import Permission
 
 MORE = '299 sijil "There are more results: ask for them with offset"'
 CUT = '299 sijil "The search was stopped at its deadline: narrow it, or go on with cursor"'
@@ -74,6 +75,7 @@ def add(guard: Guard, room: Room) -> None:
         guard.get(
             f"/dicom-web{path}",
             handler,
+            permission=Permission.STUDY_SEARCH,
             action="search",
             summary=summary,
             tag="Search (QIDO-RS)",

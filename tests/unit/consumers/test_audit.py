@@ -15,14 +15,17 @@ import msgspec
 import pytest
 
 from consumers.api import audit as audit_module
-from consumers.api.access import LOCAL, RULES, Who, purpose_of, refusal
+from consumers.api.access import KNOWN, PURPOSES, refusal
 from consumers.api.audit import SHOWN_INLINE_MAX, Audit
+from infra.http_caller import checked_purpose
 from infra.memory import MemoryObjects
+from schemas.caller import Caller
 from schemas.errors import Invalid, Overloaded, Transient
 from schemas.events import AccessDenied, AccessEmergency, AccessGranted, AccessUsed, Shown
+from schemas.roles import DEFAULT_PURPOSE, Permission, Role, Scope, scope_of
 from tests.unit.consumers.archive import Journal
 
-WHO = Who("http:192.0.2.7", LOCAL, "TREAT", "http", "192.0.2.7")
+WHO = Caller("http:192.0.2.7", Role.LOCAL, "TREAT", address="192.0.2.7")
 SECRET = bytes(32)
 
 
@@ -294,23 +297,38 @@ def test_the_api_does_not_start_without_its_secret() -> None:
 # ------------------------------------------------------------------------------------------------ the table
 
 
-def test_every_rule_allows_or_says_why() -> None:
-    for role, rules in RULES.items():
-        for purpose, reason in rules.items():
-            assert refusal(Who("http:x", role, purpose)) == reason
-            AccessDenied(
-                access_id="0" * 8, actor="a", role=role, purpose=purpose, action="x", occurred="x", reason=reason or "x"
-            )
+def asking(role: Role, purpose: str) -> Caller:
+    return Caller("http:x", role, purpose)
 
 
-def test_what_is_not_in_the_table_is_refused() -> None:
-    assert refusal(Who("http:x", LOCAL, "NOSUCH")) == "purpose-unknown"
-    assert refusal(Who("http:x", "stranger", "TREAT")) == "role-unknown"
+def test_every_role_has_a_purpose_of_its_own_and_is_refused_others_with_a_reason() -> None:
+    for role in Role:
+        assert DEFAULT_PURPOSE[role] in PURPOSES[role]
+        for permission in Permission:
+            for purpose in KNOWN:
+                reason = refusal(asking(role, purpose), permission)
+                may = scope_of(role, permission) is not Scope.NONE and purpose in PURPOSES[role]
+                assert (reason == "") is may
+                AccessDenied(
+                    access_id="0" * 8,
+                    actor="a",
+                    role=role,
+                    purpose=purpose,
+                    action="x",
+                    occurred="x",
+                    reason=reason or "x",
+                )
+
+
+def test_what_is_not_in_the_tables_is_refused() -> None:
+    assert refusal(asking(Role.LOCAL, "NOSUCH"), Permission.STUDY_READ) == "purpose-unknown"
+    assert refusal(asking(Role.LOCAL, "HMARKT"), Permission.STUDY_READ) == "marketing"
+    assert refusal(asking(Role.OFFICER, "TREAT"), Permission.ACCESS_READ_ANY) == "purpose-role"
+    assert refusal(asking(Role.OPERATOR, "TREAT"), Permission.STUDY_READ) == "role"
 
 
 def test_purposes() -> None:
-    assert purpose_of(None) == "TREAT"
-    assert purpose_of("ETREAT") == "ETREAT"
-    for text in ("treat", "T", "TREAT;DROP", "X" * 17):
+    assert checked_purpose(" ETREAT ") == "ETREAT"
+    for text in ("", "treat", "T", "TREAT;DROP", "X" * 17):
         with pytest.raises(Invalid):
-            purpose_of(text)
+            checked_purpose(text)

@@ -11,14 +11,16 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from consumers.api.guard import ACCESS_HEADER, LAG_HEADER, GuardedRoute
+from consumers.api.guard import LAG_HEADER, GuardedRoute
+from infra import http_caller
 from infra.chain import ChainedLog
 from infra.http_door import HttpDoor, compose, installed
+from infra.http_problems import ACCESS_HEADER
 from infra.memory import MemoryLog, MemoryObjects
 from schemas.events import AccessDenied, AccessGranted, AccessUsed
 from tests.unit.consumers.archive import MemoryArchive, part10
 
-OPEN = {"/", "/docs", "/openapi.json", "/conformance", "/health/live", "/health/ready", "/metrics"}
+OPEN = {*http_caller.OPEN, "/metrics"}
 """What has no patient data: the door's own."""
 REPORT = "00000000-0000-4000-8000-000000000001"
 CANARY = "Canary"

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from consumers.api.access import LOCAL, Who
 from consumers.api.audit import Audit
 from consumers.api.window_counts import SLOT_BYTES, WindowCounts
 from infra.memory import MemoryObjects
+from schemas.caller import Caller
 from schemas.events import AccessGranted, AccessUsed
+from schemas.roles import Role
 from tests.unit.consumers.archive import Journal
 
-WHO = Who("person:7", LOCAL, "TREAT", "http", "192.0.2.7")
+WHO = Caller("person:7", Role.LOCAL, "TREAT", "http", "192.0.2.7")
 KEY = "k1:" + "x" * 43
 
 

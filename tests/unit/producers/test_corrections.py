@@ -37,7 +37,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.log, self.objects = MemoryLog(), MemoryObjects()
-        self.settings = Settings(home=folder)
+        self.settings = Settings(home=folder, loopback_role="local")
         self.chain = ChainedLog(self.log, folder / "chain", "/api/LOCAL/1", backlog_max=100, anchors=None)
         door = HttpDoor(self.settings, log=self.log, chain=self.chain, objects=self.objects)
         self.app: FastAPI = compose(door, [corrections.register])
