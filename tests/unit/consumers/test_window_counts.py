@@ -17,7 +17,7 @@ from schemas.events import AccessGranted, AccessUsed
 from schemas.roles import Role
 from tests.unit.consumers.archive import Journal
 
-WHO = Caller("person:7", Role.LOCAL, "TREAT", "http", "192.0.2.7")
+WHO = Caller("person:7", Role.LOCAL, "TREAT", address="192.0.2.7")
 KEY = "k1:" + "x" * 43
 
 
