@@ -29,6 +29,12 @@ STALL_S = 30.0
 """How long a read waits for the next record that must be there."""
 REQUEST_S = 10.0
 FETCH_MESSAGES = 500
+SHORT_READ = 4_000
+"""Records up to which the partitions of a read are asked for all at once."""
+READERS_MAX = 8
+"""Consumers kept for the next reads: a new one costs some 20 ms until its first record, and one that is given a topic
+it does not know up to a second.
+"""
 
 _LOG = logging.getLogger("confluent_kafka")
 
@@ -107,6 +113,7 @@ class KafkaLog:
         self._outbound: _Outbound | None = None
         self._admin: AdminClient | None = None
         self._partitions: dict[str, int] = {}
+        self._readers: list[tuple[str, Consumer]] = []
         self._closed = False
 
     def append(self, record: Record) -> Future[Position]:
@@ -123,7 +130,29 @@ class KafkaLog:
             return self._outbound
 
     def read(self, topic: str, start: Mapping[int, int], end: Mapping[int, int]) -> Iterator[Stored]:
-        consumer = Consumer(
+        wanted = {p: (start.get(p, 0), end[p]) for p in sorted(end) if start.get(p, 0) < end[p]}
+        if not wanted:
+            return
+        consumer = self._reader(topic)
+        try:
+            if sum(last - first for first, last in wanted.values()) <= SHORT_READ:
+                yield from self._read(consumer, topic, wanted)
+            else:
+                for partition, span in wanted.items():
+                    yield from self._read(consumer, topic, {partition: span})
+            consumer.unassign()
+        except BaseException:  # a reader that stopped early, too: what is still on its way shall not meet the next read
+            consumer.close()
+            raise
+        self._give_back(topic, consumer)
+
+    def _reader(self, topic: str) -> Consumer:
+        with self._lock:
+            for number, (known, consumer) in enumerate(self._readers):
+                if known == topic:
+                    del self._readers[number]
+                    return consumer
+        return Consumer(
             self._connection
             | {
                 "group.id": "sijil-read",  # librdkafka wants one; assign() without commits joins no group
@@ -134,39 +163,54 @@ class KafkaLog:
                 "isolation.level": "read_uncommitted",  # what the projectors see
                 "allow.auto.create.topics": False,
                 "check.crcs": True,
-                "fetch.wait.max.ms": 10,  # a fetch behind the end must not hold up the next partition
+                "fetch.wait.max.ms": 2,  # a fetch behind the end must not hold up the next read
                 "queued.max.messages.kbytes": 16 * 1024,
             },
             logger=_LOG,
         )
-        try:
-            for partition in sorted(end):
-                first = start.get(partition, 0)
-                if first < end[partition]:
-                    yield from self._read(consumer, topic, partition, first, end[partition])
-        finally:
-            consumer.close()
 
-    def _read(self, consumer: Consumer, topic: str, partition: int, first: int, end: int) -> Iterator[Stored]:
-        step = f"read {topic}/{partition}"
-        consumer.assign([TopicPartition(topic, partition, first)])
+    def _give_back(self, topic: str, consumer: Consumer) -> None:
+        with self._lock:
+            self._readers.append((topic, consumer))
+            _, oldest = self._readers.pop(0) if self._closed or len(self._readers) > READERS_MAX else ("", None)
+        if oldest is not None:
+            oldest.close()
+
+    def _read(self, consumer: Consumer, topic: str, spans: Mapping[int, tuple[int, int]]) -> Iterator[Stored]:
+        """Records of these partitions, which are asked for together: partition by partition, so all but the first
+        wait in memory.
+        """
+        step = f"read {topic}/{','.join(map(str, spans))}"
+        consumer.assign([TopicPartition(topic, partition, first) for partition, (first, _) in spans.items()])
+        left = {partition: last - first for partition, (first, last) in spans.items()}
+        order = list(spans)
+        waiting: dict[int, list[Stored]] = {partition: [] for partition in order}
         deadline = clock.monotonic() + self._stall_s
-        while True:
+        while left:
             # consume() waits for as many as it is asked for: no more than there must be.
-            for message in consumer.consume(min(FETCH_MESSAGES, end - first), 0.2):
+            for message in consumer.consume(min(FETCH_MESSAGES, sum(left.values())), 0.2):
                 error = message.error()
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
                     if type(mapped(error, step)) is not Transient:
                         raise mapped(error, step)
                     continue  # the client goes on by itself until the deadline
-                offset = _number(message.offset())
-                if offset < end and error is None:
-                    yield _stored(message)
-                    first = offset + 1
+                partition, offset = _number(message.partition()), _number(message.offset())
+                if partition not in left:
+                    continue
+                last = spans[partition][1]
+                if offset < last and error is None:
+                    waiting[partition].append(_stored(message))
+                    left[partition] = last - offset - 1
                     deadline = clock.monotonic() + self._stall_s
                 # At the end also if its last offsets are a transaction's marks, which no reader is given.
-                if first == end or offset >= end:
-                    return
+                if offset >= last or not left[partition]:
+                    del left[partition]
+            while order:
+                yield from waiting[order[0]]
+                waiting[order[0]] = []
+                if order[0] in left:
+                    break
+                order.pop(0)
             if clock.monotonic() > deadline:
                 raise Transient(f"kafka: {step}: nothing came for {self._stall_s:.0f} s")
 
@@ -196,9 +240,12 @@ class KafkaLog:
     def close(self) -> None:
         with self._lock:
             self._closed = True
+            readers, self._readers = self._readers, []
             if self._outbound is not None:
                 self._outbound.close(DELIVERY_S)
                 self._outbound = None
+        for _, consumer in readers:
+            consumer.close()
 
 
 def commit_offsets(settings: Settings, group: str, ends: Mapping[str, Mapping[int, int]]) -> None:

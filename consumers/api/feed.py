@@ -1,4 +1,8 @@
-"""Reads the change feed from the log. What several readers ask for at the same place is read once."""
+"""Reads the change feed from the log. What several readers ask for at the same place is read once.
+
+The log never changes, so it is read in blocks of a partition, and a full block that was read lately is in memory: who
+goes through the feed page by page has every record read once, though a page ends somewhere in each partition.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,12 @@ from schemas.errors import Invalid
 
 ENDS_S = 0.3
 """How old the ends of the log may be that readers at the head compare with."""
+BLOCK = 64
+"""Records of a partition that are read at once."""
+BLOCKS_MAX = 256
+"""Full blocks in memory: some 64 KiB each."""
 READ_AT_LEAST = 16
-"""Records of a partition that are read at once, at least."""
+"""Records of a partition to look at: where fewer are left in a block, the next one is read with it."""
 PAGES_MAX = 64
 
 Ends = Mapping[str, Mapping[int, int]]
@@ -41,6 +49,7 @@ class Feed:
         self._asking: asyncio.Task[Ends] | None = None
         self._pages: OrderedDict[tuple[str, int], Page] = OrderedDict()
         self._reading: dict[tuple[str, int], asyncio.Task[Page]] = {}
+        self._blocks: OrderedDict[tuple[str, int, int], list[Seen]] = OrderedDict()
 
     async def head(self) -> Cursor:
         """Behind everything that is in the log now. Raises Transient."""
@@ -83,25 +92,43 @@ class Feed:
             raise Invalid("cursor", "this cursor is of another log")
         changes: list[Change] = []
         while len(changes) < limit and _behind(cursor, ends):
-            wanted = limit - len(changes)
-            waiting = sum(cursor.of(t, p) < end for t, of in ends.items() for p, end in of.items())
-            size = max(READ_AT_LEAST, 2 * wanted // waiting)
-            topics = (asyncio.to_thread(self._read, cursor, topic, of, size) for topic, of in ends.items())
+            topics = [self._read(cursor, topic, of) for topic, of in ends.items()]
             reads = [read for of_topic in await asyncio.gather(*topics) for read in of_topic]
-            found, cursor = merged(cursor, reads, wanted)
+            found, cursor = merged(cursor, reads, limit - len(changes))
             changes += found
         return Page(changes, cursor, _behind(cursor, ends))
 
-    def _read(self, cursor: Cursor, topic: str, ends: Mapping[int, int], size: int) -> list[Read]:
-        """At most `size` records of each partition of a topic."""
-        start = {p: cursor.of(topic, p) for p, end in ends.items() if cursor.of(topic, p) < end}
-        if not start:
-            return []
-        stop = {p: min(ends[p], at + size) for p, at in start.items()}
-        records: dict[int, list[Seen]] = {p: [] for p in start}
-        for stored in self._log.read(topic, start, stop):
-            records[stored.position.partition].append(_seen(stored))
-        return [Read(records[p], stop[p] == ends[p]) for p in start]
+    async def _read(self, cursor: Cursor, topic: str, ends: Mapping[int, int]) -> list[Read]:
+        """What follows a cursor in each partition of a topic, to the end of a block."""
+        blocks: dict[tuple[int, int], list[Seen]] = {}
+        wanted: dict[int, range] = {}
+        start: dict[int, int] = {}
+        stop: dict[int, int] = {}
+        for p, end in ends.items():
+            at = cursor.of(topic, p)
+            if at < end:
+                wanted[p] = range(at // BLOCK, min(at + READ_AT_LEAST - 1, end - 1) // BLOCK + 1)
+                for n in wanted[p]:
+                    known = self._blocks.get((topic, p, n))
+                    if known is not None:
+                        blocks[p, n] = known
+                    else:
+                        blocks[p, n] = []
+                        start.setdefault(p, n * BLOCK)
+                        stop[p] = min((n + 1) * BLOCK, end)
+        if start:
+            for r in await asyncio.to_thread(lambda: [_seen(stored) for stored in self._log.read(topic, start, stop)]):
+                blocks[r.partition, r.offset // BLOCK].append(r)
+        for (p, n), block in blocks.items():
+            if (n + 1) * BLOCK <= ends[p]:
+                self._blocks[topic, p, n] = block
+                self._blocks.move_to_end((topic, p, n))
+        while len(self._blocks) > BLOCKS_MAX:
+            self._blocks.popitem(last=False)
+        return [
+            Read([r for n in of for r in blocks[p, n] if r.offset >= cursor.of(topic, p)], of.stop * BLOCK >= ends[p])
+            for p, of in wanted.items()
+        ]
 
 
 def _behind(cursor: Cursor, ends: Ends) -> bool:

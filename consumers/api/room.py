@@ -135,8 +135,14 @@ class Room:
 
     async def owners(self, study_uids: Sequence[str]) -> list[tuple[str, str]]:
         """(study_uid, patient key) of several studies; an empty key for one that is not known."""
-        answers = await self.views.tables.select_many([queries.study_owner(u) for u in study_uids])
-        return [(u, _owned(rows[0]).patient_key if rows else "") for u, rows in zip(study_uids, answers, strict=True)]
+        found = {u: owned for u in study_uids if (owned := self._owners.get(u)) is not None}
+        unknown = [u for u in study_uids if u not in found]
+        answers = await self.views.tables.select_many([queries.study_owner(u) for u in unknown]) if unknown else []
+        for study_uid, rows in zip(unknown, answers, strict=True):
+            if rows:
+                found[study_uid] = _owned(rows[0])
+                self._owners.put(study_uid, found[study_uid])
+        return [(u, found[u].patient_key if u in found else "") for u in study_uids]
 
 
 def _owned(row: Row) -> Owned:

@@ -89,6 +89,24 @@ class LogContract(ABC):
         assert values({}, {p: first + 1})[-1] == b"0"
         assert len(values({}, {p: first + 1})) == first + 1
 
+    def test_reads_do_not_meet(self, log: Log) -> None:
+        """One after another, several at once, one that stops early: each gives its own range."""
+        before = log.ends(TOPIC)
+        for future in [log.append(record()) for _ in range(120)]:
+            future.result(30)
+        ends = log.ends(TOPIC)
+        whole = list(log.read(TOPIC, before, ends))
+        stopped = log.read(TOPIC, before, ends)
+        assert [next(stopped) for _ in range(7)] == whole[:7]
+        assert [s for pair in zip(*(log.read(TOPIC, before, ends) for _ in range(3)), strict=True) for s in pair] == [
+            s for s in whole for _ in range(3)
+        ]
+        for p in ends:
+            middle = (before[p] + ends[p]) // 2
+            found = [*log.read(TOPIC, before, {p: middle}), *log.read(TOPIC, {p: middle}, {p: ends[p]})]
+            assert found == [s for s in whole if s.position.partition == p]
+        assert list(stopped) == whole[7:]
+
     def test_a_reader_may_stop(self, log: Log) -> None:
         log.append(record("one")).result(30)
         log.append(record("one")).result(30)

@@ -33,6 +33,10 @@ class TestKafkaLog(LogContract):
         with pytest.raises(Invalid):
             log.append(record(value=bytes(2_000_000))).result(30)
 
+    def test_partition_by_partition_also_where_it_is_much(self, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("infra.kafka.SHORT_READ", 50)
+        self.test_partition_by_partition(log)
+
     def test_a_closed_log_takes_nothing(self, admin: Settings) -> None:
         log = KafkaLog(admin)
         log.append(record()).result(30)

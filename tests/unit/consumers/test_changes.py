@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consumers.api import feed as feeds
 from consumers.api.changes import TOPICS, Cursor, Read, Seen, decode, merged
+from consumers.api.feed import Feed
 from infra import clock
 from infra.chain import ChainedLog
+from infra.ports import Position, Stored
+from schemas.envelope import encode
 from schemas.errors import Invalid
 from schemas.events import AccessGranted, PackStored, StudyCompleted
 from tests.unit.consumers.archive import MemoryArchive, part10
@@ -90,6 +94,67 @@ def test_pages_of_any_size_are_the_whole_in_one_order(
     whole = [c[:2] for c in pages(1000, 1000)]
     assert len(whole) == expected
     assert [c[:2] for c in pages(limit, size)] == whole, "the same order, whatever the pages"
+
+
+class Logged:
+    """A log in memory that is read and never written; counts its records as they are read."""
+
+    def __init__(self, records: dict[tuple[str, int], list[int]]) -> None:
+        self.times, self.read_count = records, 0
+        """(topic, partition) → time of each record."""
+
+    def ends(self, topic: str) -> dict[int, int]:
+        return {p: len(self.times.get((topic, p), ())) for p in range(3)}
+
+    def read(self, topic: str, start: Mapping[int, int], end: Mapping[int, int]) -> Iterator[Stored]:
+        for p in sorted(end):
+            for offset in range(start[p], end[p]):
+                self.read_count += 1
+                record = encode(arrived(f"1.{p}.{offset}"), id="1", source="/gateway/X/1", time="2025-01-01T00:00:00Z")
+                time_ms = self.times[topic, p][offset]
+                yield Stored(Position(topic, p, offset), time_ms, record.key, record.headers, record.value)
+
+    append = close = None
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.dictionaries(
+        st.tuples(st.just(TOPICS[0]), st.integers(0, 2)), st.lists(st.integers(0, 300), max_size=90).map(sorted)
+    ),
+    st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    st.sampled_from([1, 2, 256]),
+)
+def test_blocks_of_the_log_make_pages_of_any_size(
+    records: dict[tuple[str, int], list[int]], limits: list[int], blocks: int
+) -> None:
+    """Several readers at once, also where nearly nothing is remembered; where all is, every record is read once."""
+    log = Logged(records)
+    feed = Feed(log)  # type: ignore[arg-type]
+
+    async def through(limit: int) -> list[str]:
+        cursor, found = Cursor(), list[str]()
+        while True:
+            page = await feed.page(cursor, limit)
+            found += [c.studies[0] for c in page.changes]
+            cursor = page.next
+            if not page.more:
+                return found
+
+    async def run() -> list[list[str]]:
+        return await asyncio.gather(*(through(limit) for limit in limits))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feeds, "BLOCKS_MAX", blocks)
+        patch.setattr(feeds, "BLOCK", 8)
+        every = asyncio.run(run())
+    whole = sorted((time, p, n) for (_, p), times in records.items() for n, time in enumerate(times))
+    for found in every:
+        assert sorted(found) == sorted(f"1.{p}.{n}" for _, p, n in whole)
+        assert found == every[0]
+    if blocks == 256 and len(limits) == 1:
+        partial = sum(len(times) % 8 for times in records.values())
+        assert log.read_count <= len(whole) + partial * (len(whole) // limits[0] + 2)
 
 
 class Site:
