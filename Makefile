@@ -27,7 +27,7 @@ down: .venv/installed  ## end what `up` started; data stays in .sijil
 	@$(BIN)/sijil down
 
 test: check tools  ## check, then the whole test suite on the real stack
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 check: stack  ## lint, formatting, types, who imports whom, generated files
 	$(BIN)/ruff check .

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 FOLDER = Path(__file__).resolve().parent.parent / "bench-results"
 MARK = "client"
+SERVERS = "servers"
+"""The group of the tests that share the real servers, where several processes run a session."""
 ORDER = ("failed", "skipped", "passed")
 
 Outcomes = dict[str, dict[str, dict[str, str]]]
@@ -26,13 +28,20 @@ _outcomes: Outcomes = {}
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note the outcome of each phase of a marked test; the worst counts."""
+    """Note the marks in the report of each phase: the process that runs a test may be a worker of another."""
     report = yield
-    for mark in item.iter_markers(MARK):
-        tests = _outcomes.setdefault(mark.kwargs["feature"], {}).setdefault(mark.args[0], {})
-        before = tests.get(item.nodeid, "passed")
-        tests[item.nodeid] = min(before, report.outcome, key=ORDER.index)
+    report.user_properties += [(MARK, [mark.kwargs["feature"], mark.args[0]]) for mark in item.iter_markers(MARK)]
     return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note the outcome of each phase of a marked test; the worst counts."""
+    for name, value in report.user_properties:
+        if name == MARK:
+            feature, client = cast("list[str]", value)
+            tests = _outcomes.setdefault(feature, {}).setdefault(client, {})
+            test = report.nodeid.removesuffix(f"@{SERVERS}")
+            tests[test] = min(tests.get(test, "passed"), report.outcome, key=ORDER.index)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
