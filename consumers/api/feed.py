@@ -110,9 +110,9 @@ class Feed:
                 wanted[p] = range(at // BLOCK, min(at + READ_AT_LEAST - 1, end - 1) // BLOCK + 1)
                 for n in wanted[p]:
                     known = self._blocks.get((topic, p, n))
-                    if known is not None:
+                    if known is not None and p not in start:
                         blocks[p, n] = known
-                    else:
+                    else:  # what follows a missing block is read with it: one range of a partition
                         blocks[p, n] = []
                         start.setdefault(p, n * BLOCK)
                         stop[p] = min((n + 1) * BLOCK, end)
