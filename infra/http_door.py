@@ -30,7 +30,10 @@ from infra.committed import CommittedInstances
 from infra.health import readiness
 from infra.http_caller import Callers, Gate, check_routes, needs
 from infra.http_edge import Edge
+from infra.http_perimeter import Perimeter
 from infra.http_problems import install, problem
+from infra.http_protocol import Connections, bounded
+from infra.http_rates import Rates
 from infra.kafka import KafkaLog
 from infra.objects import S3Objects
 from infra.ports import Log, Objects
@@ -147,6 +150,8 @@ def compose(door: HttpDoor, registers: list[Register]) -> FastAPI:
         },
     )
     app.state.gate = door.gate
+    # From the inside: how often a caller may ask, who calls, and the edge around both.
+    app.add_middleware(Rates, settings=door.settings)
     app.add_middleware(Callers, gate=door.gate)
     app.add_middleware(Edge, limits=door.body_limits)
     install(app)
@@ -232,6 +237,25 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How an application is served: within its perimeter and the limits of a connection."""
+    return uvicorn.Config(
+        Perimeter(app, settings),
+        loop="uvloop",
+        http=bounded(Connections(settings.http_connections_max, settings.http_connections_max_address)),
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=bool(settings.http_trusted_proxies),
+        forwarded_allow_ips=settings.http_trusted_proxies,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=round(STOP_S),
+        backlog=1024,
+    )
+
+
 def serve(settings: Settings) -> None:
     """Run the door until SIGTERM or SIGINT. Open requests have STOP_S to end."""
     kafka = KafkaLog(settings)
@@ -241,20 +265,7 @@ def serve(settings: Settings) -> None:
         door = HttpDoor(settings, log=kafka, chain=chain, objects=objects)
         app = compose(door, installed())
         sockets = [listen(settings.http_host, port) for port in (settings.http_port, *door.fronts)]
-        config = uvicorn.Config(
-            ByPort(app, door.fronts),
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=round(STOP_S),
-            backlog=1024,
-        )
+        config = server_config(ByPort(app, door.fronts), settings)
         # uvicorn raises the signal again once it has shut down; by then it is obeyed.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)

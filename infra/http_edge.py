@@ -1,7 +1,7 @@
 """The edge of the HTTP door: limits, deadlines and figures around every request, as one ASGI middleware.
 
 A request is refused when its target is too long (414) or its body is larger than the limit of its path (413); it is
-dropped when nothing comes or goes for `IDLE_S`. An error nobody caught becomes a 500 problem, or, when the answer has
+dropped when nothing comes or goes for `IDLE_S`, or when all of it takes longer than at `SLOWEST` bytes per second. An error nobody caught becomes a 500 problem, or, when the answer has
 begun, a connection closed before its end, which a client can tell from a complete one.
 """
 
@@ -24,6 +24,8 @@ BODY_MAX = 1 << 20
 """Bytes of a body where no other limit was set."""
 IDLE_S = 60.0
 """Longest wait for the next piece of a request, or for a client to take the next piece of an answer."""
+SLOWEST = 1024
+"""Bytes per second, beyond IDLE_S: a body or an answer that drips slower is an attack, or of no use to anybody."""
 DISCARD_MAX = 1 << 20
 """Bytes of a refused body that are still read, so that the client sees the answer rather than a reset."""
 
@@ -75,6 +77,10 @@ class _Request:
         self.edge, self.scope, self._receive, self._send = edge, scope, receive, send
         self.limit: int | None = None
         self.received = 0
+        self.waited_s = 0.0
+        """For the client, to send the body."""
+        self.sent = 0
+        self.sending_s = 0.0
         self.status = 0
         self.streaming = False
 
@@ -120,8 +126,10 @@ class _Request:
         await answer(self.scope, self._receive, self.send)
 
     async def receive(self) -> Message:
-        async with asyncio.timeout(IDLE_S):
+        started = clock.monotonic()
+        async with asyncio.timeout(min(IDLE_S, IDLE_S + self.received / SLOWEST - self.waited_s)):
             message = await self._receive()
+        self.waited_s += clock.monotonic() - started
         self.received += len(message.get("body", b""))
         if self.limit is not None and self.received > self.limit:
             raise BodyTooLarge
@@ -135,8 +143,11 @@ class _Request:
             # A head and a body of one piece wait for nobody: the server takes them as they are.
             await self._send(message)
             return
-        async with asyncio.timeout(IDLE_S):
+        started = clock.monotonic()
+        async with asyncio.timeout(min(IDLE_S, IDLE_S + self.sent / SLOWEST - self.sending_s)):
             await self._send(message)
+        self.sending_s += clock.monotonic() - started
+        self.sent += len(message.get("body", b""))
 
 
 def _expects(scope: Scope) -> bool:

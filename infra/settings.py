@@ -49,6 +49,16 @@ class Settings:
     loopback_role: str = _s(
         "", "role of callers from this machine without credentials (local: everything); empty: nobody is let in so"
     )
+    http_trusted_proxies: str = _s(
+        "", "comma-separated addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed"
+    )
+    http_connections_max: int = _s(2000, "HTTP connections at the same time; 0: no limit")
+    http_connections_max_address: int = _s(256, "HTTP connections of one address at the same time; 0: no limit")
+    rate_reads: float = _s(200.0, "reads per second of one caller, ten seconds' worth at once; 0: no limit")
+    rate_changes: float = _s(20.0, "changes per second of one caller, likewise; stores are not counted here")
+    rate_stores: float = _s(100.0, "STOW-RS requests per second of one caller, likewise")
+    rate_anonymous: float = _s(20.0, "reads per second of one address without a caller, likewise")
+    rate_logins: float = _s(2.0, "posts per second of one address without a caller, likewise")
     dicom_host: str = _s("127.0.0.1", "address the DICOM door binds to")
     dicom_port: int = _s(11112, "port of the DICOM door")
     ae_title: str = _s("SIJIL", "AE title of the DICOM door")

@@ -86,8 +86,8 @@ class Viewer:
                 return problem(503, "The viewer is not installed", "`make stack` installs it, where npm can be reached")
         hashed = _HASHED.search(path.rpartition("/")[2])
         found.headers["Cache-Control"] = f"public, max-age={YEAR_S}, immutable" if hashed else "no-cache"
-        if path in ("", "index.html"):
-            found.headers["Content-Security-Policy"] = self._policy
+        # On every file: a worker lives by the policy that its own script came with.
+        found.headers["Content-Security-Policy"] = self._policy
         return found
 
     @cached_property
