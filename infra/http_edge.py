@@ -1,8 +1,9 @@
 """The edge of the HTTP door: limits, deadlines and figures around every request, as one ASGI middleware.
 
 A request is refused when its target is too long (414) or its body is larger than the limit of its path (413); it is
-dropped when nothing comes or goes for `IDLE_S`, or when all of it takes longer than at `SLOWEST` bytes per second. An error nobody caught becomes a 500 problem, or, when the answer has
-begun, a connection closed before its end, which a client can tell from a complete one.
+dropped when nothing comes or goes for `IDLE_S`, or when all of it takes longer than at `SLOWEST` bytes per second. An
+error nobody caught becomes a 500 problem, or, when the answer has begun, a connection closed before its end, which a
+client can tell from a complete one.
 """
 
 from __future__ import annotations

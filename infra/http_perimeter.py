@@ -1,4 +1,4 @@
-"""Around all of the HTTP door's applications: whom a request must name, where it may come from, how answers are kept safe.
+"""Around all of the HTTP door's applications: whom a request must name, where it may come from, how answers are safe.
 
 - `Host` is one well-formed name. A door bound to this machine alone answers to this machine's names and to that of
   `SIJIL_HTTP_PUBLIC_URL`: a web page that makes its own name point to 127.0.0.1 (DNS rebinding) reads nothing.
@@ -25,7 +25,8 @@ API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 """Of what is no page: a browser that shows it anyway loads and runs nothing."""
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self';"
-    " connect-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; object-src 'none'; frame-ancestors 'none'"
+    " connect-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; object-src 'none';"
+    " frame-ancestors 'none'"
 )
 """Of a page: everything from this origin, nothing inline."""
 ALWAYS: Mapping[str, str] = {
