@@ -168,3 +168,15 @@ _NAMESPACE = uuid.UUID("5f2b1e0c-7a0d-5b7e-9d3c-2f6a8f5b9a10")
 def derived_id(kind: str, *parts: str | int) -> str:
     """A UUIDv5 of what decided an event, so that deciding twice gives the same id."""
     return str(uuid.uuid5(_NAMESPACE, "\x1f".join((kind, *map(str, parts)))))
+
+
+# ------------------------------------------------------------------------------------------------ time of an id
+
+_LAST_MS = 253_402_300_800_000
+"""The year 10000 begins."""
+
+
+def made_ms(id: str) -> int | None:
+    """When a UUIDv7 was made (RFC 9562 §5.7), milliseconds since the epoch; None for an id of another kind."""
+    stamp = int(id[:8] + id[9:13], 16)
+    return stamp if id[14] == "7" and stamp < _LAST_MS else None

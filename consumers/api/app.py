@@ -19,7 +19,7 @@ from consumers.api.read_after import ReadAfter
 from consumers.api.rendering import Renderer
 from consumers.api.retrieve import Retriever
 from consumers.api.room import Room
-from consumers.api.routes import changes, corrections, papers, rendered, retrieve, search
+from consumers.api.routes import accesses, audit_events, changes, corrections, papers, rendered, retrieve, search
 from consumers.api.views import Views
 from consumers.api.wado import NotAcceptable
 from consumers.api.window_counts import WindowCounts
@@ -60,6 +60,8 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     retrieve.add(guard, room, Headers(packs), packs)
     rendered.add(guard, room, Renderer(packs, decoders))
     papers.add(guard, room)
+    accesses.add(guard, room)
+    audit_events.add(guard, room)
     corrections.add(guard, room)
     freshness.watch(CORRECTIONS, room.forget)
     changes.add(guard, room, Feed(door.log), lambda: door.stopping)

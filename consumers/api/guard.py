@@ -97,6 +97,14 @@ class Ask:
         """A query parameter; empty if it is not there."""
         return self._request.query_params.get(name, "")
 
+    def options(self, name: str) -> list[str]:
+        """All values of a query parameter that may be repeated."""
+        return [v for v in self._request.query_params.getlist(name) if v]
+
+    def all_options(self) -> list[tuple[str, str]]:
+        """Every query parameter with its value, in their order."""
+        return list(self._request.query_params.multi_items())
+
     def uid(self, name: str) -> str:
         """A UID of the path. Raises Invalid(`uid-…`)."""
         value: str = self._request.path_params[name]
@@ -355,6 +363,7 @@ _PATH = {
     "key": "patient key",
     "report": "report id",
     "version": "version of the report, from 1",
+    "access": "id of an access",
 }
 
 

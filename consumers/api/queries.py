@@ -206,14 +206,39 @@ def report_version(report_id: str, version: int) -> Select:
     return Select("reports", {"report_id": report_id, "version": version})
 
 
-def accesses_of_study(study_uid: str, limit: int) -> Select:
+def accesses_of_study(study_uid: str) -> Select:
     """Who saw a study, newest first."""
-    return Select("accesses_by_study", {"study_uid": study_uid}, limit=limit)
+    return Select("accesses_by_study", {"study_uid": study_uid})
 
 
-def accesses_of_patient(patient_key: str, month: str, limit: int) -> Select:
+def accesses_of_patient(patient_key: str, month: str) -> Select:
     """Who saw a patient's file in a month (YYYYMM), newest first."""
-    return Select("accesses_by_patient", {"patient_key": patient_key, "month": month}, limit=limit)
+    return Select("accesses_by_patient", {"patient_key": patient_key, "month": month})
+
+
+def accesses_of_actor(actor: str, day: str) -> Select:
+    """What somebody saw on a day (YYYYMMDD), newest first."""
+    return Select("accesses_by_actor", {"actor": actor, "day": day})
+
+
+def accesses_of_hour(hour: str) -> Select:
+    """All accesses of an hour (YYYYMMDDHH), newest first."""
+    return Select("accesses_by_hour", {"hour": hour})
+
+
+def access(hour: str, access_id: str) -> Select:
+    """An access by its id: one row. `hour` is that of the id."""
+    return Select("accesses_by_hour", {"hour": hour, "access_id": access_id})
+
+
+def refusals(day: str) -> Select:
+    """Who was refused on a day (YYYYMMDD), newest first."""
+    return Select("accesses_denied", {"day": day})
+
+
+def emergencies(month: str) -> Select:
+    """Who was let in without a relation in a month (YYYYMM), newest first."""
+    return Select("accesses_emergency", {"month": month})
 
 
 def emergencies_of(actor: str, limit: int) -> Select:

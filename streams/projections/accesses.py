@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from schemas.events import AccessDenied, AccessEmergency, AccessGranted, AccessUsed, Shown
+from schemas.identity import made_ms
 from schemas.tables import Upsert, Write
 from streams.facts import Fact, rfc3339_of
 
-YEAR_10000_MS = 253_402_300_800_000
 GRANTED, DENIED, EMERGENCY = "granted", "denied", "emergency"
 
 
@@ -128,6 +128,6 @@ def _told(
 
 def moment_of(access_id: str, fact: Fact, digits: int) -> str:
     """The first digits of YYYYMMDDHH of a UUIDv7 (RFC 9562 §5.7), of the record for an id of another kind."""
-    stamp = int(access_id[:8] + access_id[9:13], 16)
-    told = rfc3339_of(stamp if access_id[14] == "7" and stamp < YEAR_10000_MS else fact.log_ms)
+    made = made_ms(access_id)
+    told = rfc3339_of(fact.log_ms if made is None else made)
     return "".join(c for c in told if c.isdigit())[:digits]

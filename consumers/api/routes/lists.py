@@ -17,6 +17,7 @@ MONTHS_BACK = 24
 PAGE = {"limit": f"most entries, at most {LIMIT_MAX}"}
 MONTHS = {"month": f"YYYYMM; without it the last {MONTHS_BACK} months"}
 
+_KEY = re.compile(r"k[0-9]{1,4}:[A-Za-z0-9_-]{43}\Z")
 _MONTH = re.compile(r"[0-9]{4}(?:0[1-9]|1[0-2])\Z")
 
 
@@ -43,3 +44,15 @@ def months_of(ask: Ask) -> list[str]:
     now = clock.now()
     last = now.year * 12 + now.month - 1
     return [f"{m // 12:04}{m % 12 + 1:02}" for m in range(last, last - MONTHS_BACK, -1)]
+
+
+def patient_key_of(ask: Ask) -> str:
+    """The part `key` of the path. Raises Invalid(`patient-key`)."""
+    return checked_key(ask.part("key"))
+
+
+def checked_key(value: str) -> str:
+    """A patient key. Raises Invalid(`patient-key`)."""
+    if not _KEY.match(value):
+        raise Invalid("patient-key", "a patient key is `k1:` and 43 characters")
+    return value

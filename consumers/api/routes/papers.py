@@ -1,4 +1,4 @@
-"""What stands about a study beside its images: its status, its reports, who saw it; and a patient's file."""
+"""What stands about a study beside its images: its status and its reports; and a patient's file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from consumers.api.current import current
 from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
 from consumers.api.overlay import LAID
 from consumers.api.room import Room
-from consumers.api.routes.lists import JSON, MONTHS, PAGE, limit_of, months_of, without
+from consumers.api.routes.lists import JSON, PAGE, limit_of, patient_key_of, without
 from consumers.api.walk import Deadline, Partition, Reader, merged
 from infra import clock
 from infra.ports import Row
@@ -29,7 +29,6 @@ PACKS_SHOWN_MAX = 200
 REASSIGNED = "reassigned"
 """`basis` of a patient whom no dataset names."""
 
-_KEY = re.compile(r"k[0-9]{1,4}:[A-Za-z0-9_-]{43}\Z")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _DAY = re.compile(r"[0-9]{4}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])\Z")
 
@@ -57,11 +56,6 @@ def _add_study(guard: Guard, room: Room) -> None:
         document = status.describe(found[0], packs)
         return _json(OfStudy(uid, found[0]["patient_key"] or ""), document)
 
-    async def study_accesses(ask: Ask) -> Answer:
-        uid = ask.uid("study")
-        owner, rows = await room.with_owner(uid, queries.accesses_of_study(uid, limit_of(ask)))
-        return _json(OfStudy(uid, owner), {"study_uid": uid, "accesses": [without(r, "study_uid") for r in rows]})
-
     guard.get(
         "/studies/{study}",
         study_status,
@@ -69,16 +63,6 @@ def _add_study(guard: Guard, room: Room) -> None:
         action="read-status",
         summary="Where a study stands: open, complete or reopened; counts; packs and their tiers",
         tag="Studies",
-    )
-    guard.get(
-        "/studies/{study}/accesses",
-        study_accesses,
-        permission=Permission.ACCESS_READ_STUDY,
-        action="read-accesses",
-        summary="Who saw a study, when and why, newest first",
-        tag="Studies",
-        parameters=PAGE,
-        source="sijil.accesses",
     )
 
 
@@ -178,15 +162,15 @@ def _report_id(ask: Ask) -> str:
 
 def _add_patient(guard: Guard, room: Room) -> None:
     async def patient(ask: Ask) -> Answer:
-        key = _key(ask)
+        key = patient_key_of(ask)
         rows = await room.views.tables.select(queries.patient(key)) or await _reassigned(room, key)
         if not rows:
             raise NotFound("this patient is not in the archive, or not yet searchable")
         shown = ((rows[0]["last_study_uid"], key),) if rows[0]["last_study_uid"] else ()
-        return _json(OfSearch({"patient_key": (key,)}, shown), rows[0])
+        return _json(OfSearch({"patient_key": (key,)}, shown, key), rows[0])
 
     async def patient_studies(ask: Ask) -> Answer:
-        key, limit = _key(ask), limit_of(ask)
+        key, limit = patient_key_of(ask), limit_of(ask)
         deadline = Deadline(room.settings.query_deadline_s)
         rows: list[Row] = []
         async for chunk in merged(Reader(room.views.tables), [Partition(queries.by_patient(key))], deadline):
@@ -198,18 +182,7 @@ def _add_patient(guard: Guard, room: Room) -> None:
         base = room.base(ask)
         studies = [_study(row, base) for row in rows]
         shown = [(row["study_uid"], key) for row in rows]
-        return _json(OfSearch({"patient_key": (key,)}, shown), {"patient_key": key, "studies": studies})
-
-    async def patient_accesses(ask: Ask) -> Answer:
-        key, limit = _key(ask), limit_of(ask)
-        rows: list[Row] = []
-        for month in months_of(ask):
-            rows += await room.views.tables.select(queries.accesses_of_patient(key, month, limit - len(rows)))
-            if len(rows) >= limit:
-                break
-        shown = [(row["study_uid"], key) for row in rows if row["study_uid"]]
-        accesses = [without(r, "patient_key", "month") for r in rows]
-        return _json(OfSearch({"patient_key": (key,)}, shown), {"patient_key": key, "accesses": accesses})
+        return _json(OfSearch({"patient_key": (key,)}, shown, key), {"patient_key": key, "studies": studies})
 
     guard.get(
         "/patients/{key}",
@@ -228,16 +201,6 @@ def _add_patient(guard: Guard, room: Room) -> None:
         summary="A patient's file: the studies of all sites, newest first",
         tag="Patients",
         parameters=PAGE,
-    )
-    guard.get(
-        "/patients/{key}/accesses",
-        patient_accesses,
-        permission=Permission.ACCESS_READ_OWN,
-        action="read-accesses",
-        summary="Who saw a patient's file, when and why, newest first",
-        tag="Patients",
-        parameters=PAGE | MONTHS,
-        source="sijil.accesses",
     )
 
 
@@ -273,13 +236,6 @@ def _study(row: Row, base: str) -> dict[str, Any]:
         "instances": first("00201208"),
         "url": f"{base}/studies/{row['study_uid']}",
     }
-
-
-def _key(ask: Ask) -> str:
-    value = ask.part("key")
-    if not _KEY.match(value):
-        raise Invalid("patient-key", "a patient key is `k1:` and 43 characters")
-    return value
 
 
 # ------------------------------------------------------------------------------------------------ for who repairs it

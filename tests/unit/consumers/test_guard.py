@@ -18,18 +18,32 @@ from infra.http_door import HttpDoor, compose, installed
 from infra.http_problems import ACCESS_HEADER
 from infra.memory import MemoryLog, MemoryObjects
 from schemas.events import AccessDenied, AccessGranted, AccessUsed
+from schemas.tables import Upsert
 from tests.unit.consumers.archive import MemoryArchive, part10
 
 OPEN = {*http_caller.OPEN, "/metrics"}
 """What has no patient data: the door's own."""
 REPORT = "00000000-0000-4000-8000-000000000001"
 CANARY = "Canary"
+ACCESS = "019550b8-2400-7000-8000-000000000001"
+"""Made at 08:00 on 1 March 2025."""
+SEEN = {
+    "outcome": "granted",
+    "actor": "person:7",
+    "role": "doctor",
+    "purpose": "TREAT",
+    "action": "retrieve",
+    "occurred": "2025-03-01T08:00:00Z",
+    "study_uid": "1.2.3",
+}
 
 
 @pytest.fixture
 def archive() -> MemoryArchive:
     archive = MemoryArchive()
     archive.store([part10("1.2.3.1.1", PatientName=f"{CANARY}^Name")])
+    seen = Upsert("accesses_by_hour", {"hour": "2025030108", "access_id": ACCESS}, SEEN, 1)
+    asyncio.run(archive.tables.apply([seen]))
     archive.report(b'{"resourceType":"DiagnosticReport","conclusion":"Canary"}', ["1.2.3"], report_id=REPORT)
     return archive
 
@@ -40,6 +54,10 @@ def patient_key(archive: MemoryArchive) -> str:
 
 ENDLESS = {"/changes/events"}
 """Answers without an end: `test_changes` reads them."""
+
+
+ASKED = {"/accesses": "?outcome=denied"}
+"""What an address does not do without."""
 
 
 def addresses(archive: MemoryArchive) -> list[str]:
@@ -54,6 +72,7 @@ def addresses(archive: MemoryArchive) -> list[str]:
         "{key}": patient_key(archive),
         "{report}": REPORT,
         "{version}": "1",
+        "{access}": ACCESS,
     }
     found = []
     for route in app.routes:
@@ -62,7 +81,7 @@ def addresses(archive: MemoryArchive) -> list[str]:
             for name, value in values.items():
                 path = path.replace(name, value)
             assert "{" not in path, f"{route.path} has a parameter this test does not know"
-            found.append(path)
+            found.append(path + ASKED.get(route.path, ""))
     return found
 
 
