@@ -33,7 +33,7 @@ HOW = (
 )
 _CODE = re.compile(r"[A-Z]{2,16}\Z")
 
-OPEN = frozenset({"/", "/docs", "/openapi.json", "/conformance", "/health/live", "/health/ready"})
+OPEN = frozenset({"/docs", "/openapi.json", "/conformance", "/health/live", "/health/ready"})
 """Addresses of the door itself that show nothing of any patient; rooms add theirs with `Gate.open`."""
 
 

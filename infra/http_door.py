@@ -163,18 +163,7 @@ def compose(door: HttpDoor, registers: list[Register]) -> FastAPI:
 
 
 def _own_pages(app: FastAPI, door: HttpDoor) -> None:
-    settings = door.settings
     page: list[str] = []
-
-    @app.get("/", include_in_schema=False)
-    async def home() -> Response:
-        text = http_pages.home(
-            site=settings.site,
-            dicom=f"{settings.ae_title}@{settings.dicom_host}:{settings.dicom_port}",
-            base=f"http://{settings.http_host}:{settings.http_port}/dicom-web",
-            viewer=f"http://{settings.http_host}:{settings.viewer_port}/",
-        )
-        return HTMLResponse(text, headers=http_pages.HEADERS)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:

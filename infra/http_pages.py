@@ -1,4 +1,4 @@
-"""The door's own pages: `/` and `/docs`. No script, nothing from another host: hospitals have closed networks."""
+"""The door's own page: `/docs`. No script, nothing from another host: hospitals have closed networks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ code,.path{font-family:ui-monospace,monospace;direction:ltr;unicode-bidi:isolate
 table{border-collapse:collapse;width:100%}td,th{border:1px solid var(--edge);padding:.3rem .6rem;text-align:start;
 vertical-align:top}details{border:1px solid var(--edge);border-radius:.4rem;margin:.4rem 0;padding:.2rem .7rem}
 summary{cursor:pointer;padding:.3rem 0}.method{display:inline-block;min-width:4rem;font-weight:700;color:var(--accent)}
-.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(20rem,1fr));gap:2rem}a{color:var(--accent)}
+a{color:var(--accent)}
 p.about{white-space:pre-line}
 """
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
@@ -27,43 +27,12 @@ HEADERS = {
 }
 
 
-def _page(title: str, body: str, *, lang: str = "en") -> str:
+def _page(title: str, body: str) -> str:
     return (
-        f'<!doctype html><html lang="{lang}"><head><meta charset="utf-8">'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>{body}</body></html>"
     )
-
-
-_DOORS = (
-    ("/docs", "Every address of this door", "كل عناوين هذه الواجهة"),
-    ("/dicom-web/studies?limit=25", "Studies, newest first (QIDO-RS)", "الدراسات، الأحدث أولاً (QIDO-RS)"),
-    ("/conflicts", "Copies that contradict each other", "النسخ المتعارضة"),
-    ("/rejections", "What was refused at the doors today", "ما رُفض اليوم عند الاستقبال"),
-    ("/health/ready", "Whether every part is there", "جاهزية أجزاء النظام"),
-    ("/metrics", "Figures for Prometheus", "أرقام القياس لبرنامج Prometheus"),
-    ("/openapi.json", "OpenAPI document", "وثيقة OpenAPI"),
-    ("/conformance", "DICOM conformance statement", "بيان مطابقة DICOM"),
-)
-
-
-def home(*, site: str, dicom: str, base: str, viewer: str) -> str:
-    """The page at `/`. `dicom` is AE title@host:port, `base` the URL of DICOMweb, `viewer` that of the viewer."""
-
-    def links(language: int) -> str:
-        return "".join(f'<li><a href="{escape(d[0])}">{escape(d[language])}</a></li>' for d in _DOORS)
-
-    english = f"""<section lang="en"><h1>Sijil</h1><p>A national radiology archive. Studies and reports come in,
-    each patient has one file, and every look at it is recorded.</p><ul><li><a href="{escape(viewer)}">Images, in
-    the viewer</a></li>{links(1)}</ul>
-    <p>Modalities: <code>{escape(dicom)}</code><br>DICOMweb: <code>{escape(base)}</code><br>Site:
-    <code>{escape(site)}</code></p></section>"""
-    arabic = f"""<section lang="ar" dir="rtl"><h1>سجل</h1><p>أرشيف وطني للأشعة. ترد إليه الدراسات والتقارير،
-    ولكل مريض ملف واحد، وكل اطلاع عليه مُسجَّل.</p><ul><li><a href="{escape(viewer)}">الصور في
-    العارض</a></li>{links(2)}</ul>
-    <p>أجهزة التصوير: <code>{escape(dicom)}</code><br>DICOMweb: <code>{escape(base)}</code><br>الموقع:
-    <code>{escape(site)}</code></p></section>"""
-    return _page("Sijil · سجل", f'<main class="two">{english}{arabic}</main>')
 
 
 def docs(document: Mapping[str, Any]) -> str:

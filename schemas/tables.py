@@ -274,6 +274,14 @@ TABLES: tuple[Table, ...] = (
         ("moment",),
     ),
     Table(
+        "studies_by_site_day",
+        {"site": "text", "day": "text", "study_uid": "text", "last_arrival": "timestamp"},
+        ("site", "day"),
+        ("study_uid",),
+        source="study.arrivals",
+        about="Studies of which a site sent something on a day of the log (UTC), and when it last did.",
+    ),
+    Table(
         "study_counts",
         {"within": "text", "part": "text", "arrivals_partition": "int", "studies": "int", "last_offset": "bigint"},
         ("within",),

@@ -19,7 +19,18 @@ from consumers.api.read_after import ReadAfter
 from consumers.api.rendering import Renderer
 from consumers.api.retrieve import Retriever
 from consumers.api.room import Room
-from consumers.api.routes import accesses, audit_events, changes, corrections, papers, rendered, retrieve, search
+from consumers.api.routes import (
+    accesses,
+    administration,
+    arrivals,
+    audit_events,
+    changes,
+    corrections,
+    papers,
+    rendered,
+    retrieve,
+    search,
+)
 from consumers.api.views import Views
 from consumers.api.wado import NotAcceptable
 from consumers.api.window_counts import WindowCounts
@@ -63,6 +74,8 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     accesses.add(guard, room)
     audit_events.add(guard, room)
     corrections.add(guard, room)
+    arrivals.add(guard, room)
+    administration.add(app, guard, room)
     freshness.watch(CORRECTIONS, room.forget)
     changes.add(guard, room, Feed(door.log), lambda: door.stopping)
 

@@ -143,6 +143,11 @@ def by_name_token(token: str, month: str, shard: int) -> Select:
     return Select("studies_by_name_token", where, _listed("studies_by_name_token"))
 
 
+def by_site_day(site: str, day: str) -> Select:
+    """Studies of which a site sent something on a day of the log (UTC)."""
+    return Select("studies_by_site_day", {"site": site, "day": day})
+
+
 def counts(within: str) -> Select:
     """How many studies the parts of a time have, newest first: its years, months or days, by partition of the topic."""
     return Select("study_counts", {"within": within}, ("part", "studies"))
@@ -249,6 +254,11 @@ def emergencies_of(actor: str, limit: int) -> Select:
 def conflicts(month: str, limit: int) -> Select:
     """Conflicts found in a month (YYYYMM), newest first."""
     return Select("conflicts", {"month": month}, limit=limit)
+
+
+def proposals(month: str, limit: int) -> Select:
+    """Studies of a month (YYYYMM) whose patient a person should look at."""
+    return Select("identity_proposals", {"month": month}, limit=limit)
 
 
 def corrections_of(study_uid: str) -> Select:

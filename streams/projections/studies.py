@@ -81,7 +81,7 @@ def project(fact: Fact, manifest: Manifest, secret: bytes) -> Projected:
     row = PackRow(event.study_uid, fact.offset, event.pack_id, fact.log_ms, event.site, patient.value, summary)
     writes: list[Write] = [_instance(fact.offset, event.pack_id, n, line) for n, line in enumerate(manifest.instances)]
     writes += [_by_uid(fact.offset, line) for line in manifest.instances]
-    writes += [row.write(), _pack(fact, event)]
+    writes += [row.write(), _pack(fact, event), _by_site_day(fact, event)]
     return Projected(row, patient, writes)
 
 
@@ -168,6 +168,11 @@ def _text(raw: msgspec.Raw) -> str:
         return bytes(raw).decode()
     except UnicodeDecodeError as e:
         raise Invalid("manifest-frames") from e
+
+
+def _by_site_day(fact: Fact, event: PackStored) -> Upsert:
+    key = {"site": event.site, "day": fact.day, "study_uid": event.study_uid}
+    return Upsert("studies_by_site_day", key, {"last_arrival": fact.log_ms}, fact.offset)
 
 
 def _pack(fact: Fact, event: PackStored) -> Upsert:

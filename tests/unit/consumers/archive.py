@@ -26,7 +26,8 @@ from consumers.api import app as query_api
 from consumers.api.decoders import Decoders
 from consumers.api.views import Views
 from infra.chain import ChainedLog
-from infra.http_door import HttpDoor, compose
+from infra.http_caller import Authenticator
+from infra.http_door import HttpDoor, Register, compose
 from infra.memory import MemoryLog, MemoryObjects, MemoryTables
 from infra.ports import Position, Select
 from infra.settings import Settings
@@ -234,17 +235,19 @@ class MemoryArchive:
 
     # -------------------------------------------------------------------------------------------- the door
 
-    def app(self) -> tuple[FastAPI, HttpDoor]:
-        """The HTTP door with the query API alone."""
+    def app(self, *more: Register, authenticator: Authenticator | None = None) -> tuple[FastAPI, HttpDoor]:
+        """The HTTP door with the query API, and what else is given."""
         door = HttpDoor(self.settings, log=self.log, chain=cast(ChainedLog, self.journal), objects=self.objects)
-        door.gate.authenticators.append(Anyone())
+        door.gate.authenticators.append(authenticator or Anyone())
         views = Views(lambda: self.tables)
-        return compose(door, [lambda app, door: query_api.add(app, door, views, DECODERS)]), door
+        return compose(door, [lambda app, door: query_api.add(app, door, views, DECODERS), *more]), door
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[httpx.AsyncClient]:
+    async def client(
+        self, *more: Register, authenticator: Authenticator | None = None
+    ) -> AsyncIterator[httpx.AsyncClient]:
         """A client of the started door."""
-        app, door = self.app()
+        app, door = self.app(*more, authenticator=authenticator)
         async with door.lifespan(app):
             transport = httpx.ASGITransport(app, client=("192.0.2.7", 4711))
             async with httpx.AsyncClient(transport=transport, base_url="http://sijil.test") as client:

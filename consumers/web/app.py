@@ -1,0 +1,18 @@
+"""The pages: what `sijil.http` composes into the HTTP door for people."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from consumers.web.faces import Faces
+from consumers.web.frame import Frame
+from consumers.web.routes import administrator, arrivals, home, officer, patients, studies
+from infra.http_door import HttpDoor
+
+
+def register(app: FastAPI, door: HttpDoor) -> None:
+    """Add the pages to the door."""
+    frame = Frame(app, door.settings)
+    for pages in (home, arrivals, studies, patients, administrator, officer):
+        pages.add(frame)
+    app.add_middleware(Faces, frame=frame)

@@ -1,0 +1,62 @@
+"""What the PACS administrator looks after: contradictions, doubtful identities, refusals, corrections, peers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+from consumers.web.frame import Frame, View
+from consumers.web.routes.arrivals import refusal_todo
+from infra import clock
+from schemas.roles import Permission
+
+TYPES = ("study.corrected", "study.reassigned", "study.conflict-resolved", "study.rejected", "study.restored")
+
+
+def add(frame: Frame) -> None:
+    """Register the pages."""
+    frame.get("/web/conflicts", conflicts, Permission.CONFLICTS_READ)
+    frame.get("/web/proposals", proposals, Permission.CONFLICTS_READ)
+    frame.get("/web/rejected", rejected, Permission.QUARANTINE_READ)
+    frame.get("/web/corrections", corrections, Permission.CORRECTIONS_READ)
+    frame.get("/web/peers", peers, Permission.AE_READ)
+
+
+async def conflicts(view: View) -> Response:
+    """Copies that contradict each other; open ones first."""
+    state = "resolved" if view.option("state") == "resolved" else "open"
+    rows = (await view.get("/conflicts", state=state))["conflicts"]
+    return view.render("conflicts.html", rows=rows, state=state)
+
+
+async def proposals(view: View) -> Response:
+    """Studies whose patient a person should look at."""
+    rows = (await view.get("/proposals"))["proposals"]
+    return view.render("proposals.html", rows=rows)
+
+
+async def rejected(view: View) -> Response:
+    """What the doors refused on a day (UTC)."""
+    day = view.option("day", 10) or f"{clock.now():%Y-%m-%d}"
+    rows = (await view.get("/rejections", day=day.replace("-", ""), limit="500"))["rejections"]
+    shown = [{**_BLANK, **r, "todo": refusal_todo(r["reason"])} for r in rows]
+    return view.render("rejected.html", rows=shown, day_text=day)
+
+
+_BLANK: Mapping[str, Any] = {"sop_uid": "", "calling_ae": "", "size": None, "site": "", "door": ""}
+
+
+async def corrections(view: View) -> Response:
+    """What people decided, newest first."""
+    kind = view.option("type", 40)
+    rows = (await view.get("/corrections", type=kind if kind in TYPES else ""))["corrections"]
+    text = view.language.text
+    options = [("", text("any")), *((k, text(f"correction.{k}")) for k in TYPES)]
+    return view.render("corrections.html", rows=[{"code": "", **r} for r in rows], type=kind, type_options=options)
+
+
+async def peers(view: View) -> Response:
+    """The AE table."""
+    return view.render("peers.html", rows=(await view.get("/ae"))["ae"])

@@ -1,0 +1,272 @@
+"""The pages on an archive in memory: whole in both languages, and no way around what the API decides."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from html.parser import HTMLParser
+
+import httpx
+import pytest
+from starlette.types import Scope
+
+from consumers.web import app as web
+from consumers.web.assets import Assets
+from infra import clock
+from schemas.caller import Caller
+from schemas.events import AccessGranted
+from schemas.identity import patient_key
+from schemas.roles import DEFAULT_PURPOSE, Role
+from schemas.tables import Upsert
+from tests.unit.consumers.archive import SECRET, MemoryArchive, part10
+
+EVIL = "<script>alert(1)</script>\"'^<img src=x onerror=alert(2)>"
+STUDY, OTHER = "1.2.3", "1.2.4"
+KEY = patient_key(SECRET, patient_id="P-77", issuer="LOCAL", birth_date="19800101", sex="F", study_uid=STUDY).value
+REPORT = "00000000-0000-4000-8000-000000000001"
+PAGES = (
+    "/",
+    "/web/studies",
+    "/web/studies?name=%D9%85%D9%86%D9%8A",
+    f"/web/studies/{STUDY}",
+    f"/web/studies/{STUDY}/accesses",
+    f"/web/patients/{KEY}",
+    f"/web/patients/{KEY}/accesses",
+    "/web/arrivals",
+    "/web/conflicts",
+    "/web/conflicts?state=resolved",
+    "/web/proposals",
+    "/web/rejected",
+    "/web/corrections",
+    "/web/peers",
+    "/web/accesses",
+    "/web/accesses?list=denied",
+    "/web/accesses?list=actor",
+    f"/web/accesses?list=study&study={STUDY}",
+    f"/web/accesses?list=patient&patient={KEY}",
+)
+
+
+@dataclass(frozen=True)
+class As:
+    """Everybody is the caller given; nobody without one."""
+
+    found: Caller | None
+
+    async def caller(self, scope: Scope) -> Caller | None:
+        return self.found
+
+
+def caller(role: Role, patient_key: str = "") -> Caller:
+    return Caller(f"person:{role}", role, DEFAULT_PURPOSE[role], frozenset({"LOCAL"}), str(role), patient_key)
+
+
+LOCAL = caller(Role.LOCAL)
+
+
+@pytest.fixture(scope="module")
+def archive() -> MemoryArchive:
+    archive = MemoryArchive()
+    archive.store([part10("1.2.3.1.1"), part10("1.2.3.1.2")])
+    archive.store([part10("1.2.4.1.1", study=OTHER, series="1.2.4.1", PatientName=EVIL, StudyDescription=EVIL)])
+    document = '{"resourceType":"DiagnosticReport","code":{"text":"CT"},"conclusion":"<b onclick=x>لا شيء</b>"}'
+    archive.report(document.encode(), [STUDY], report_id=REPORT)
+    month, day = f"{clock.now():%Y%m}", f"{clock.now():%Y%m%d}"
+    rejection = {"reason": "truncated", "site": "LOCAL", "door": "dimse", "received": clock.rfc3339(clock.now())}
+    conflict = {"first_sha256": "ab" * 32, "second_sha256": "cd" * 32, "reason": "content-differs"}
+    found = {"month": month, "found": "2026-01-01T00:00:00Z", "study_uid": STUDY, "sop_uid": "1.2.3.1.1"}
+    writes = [
+        Upsert("rejections", {"day": day, "rejection_id": REPORT}, rejection | {"calling_ae": "CT<1>", "size": 5}, 1),
+        Upsert("conflicts", found | {"second_offset": 7}, conflict, 1),
+        Upsert(
+            "identity_proposals",
+            {"month": month, "study_uid": STUDY, "patient_key": KEY},
+            {"proposal": "national-id-mismatch", "site": "LOCAL"},
+            1,
+        ),
+    ]
+    asyncio.run(archive.tables.apply(writes))
+    return archive
+
+
+def asked(
+    archive: MemoryArchive, ask: Callable[[httpx.AsyncClient], Awaitable[httpx.Response]], who: Caller | None = LOCAL
+) -> httpx.Response:
+    async def run() -> httpx.Response:
+        async with archive.client(web.register, authenticator=As(who)) as client:
+            return await ask(client)
+
+    return asyncio.run(run())
+
+
+def get(archive: MemoryArchive, path: str, who: Caller | None = LOCAL, **headers: str) -> httpx.Response:
+    return asked(archive, lambda client: client.get(path, headers=headers), who)
+
+
+class Parsed(HTMLParser):
+    """What a page must not have, and what it must."""
+
+    VOID = frozenset("meta link input img br".split())
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.bad: list[str] = []
+        self.links: list[str] = []
+        self.labelled, self.inputs = set[str](), set[str]()
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        about = {n: v or "" for n, v in attrs}
+        self.bad += [f"{tag} {n}" for n in about if n.startswith("on") or n == "style"]
+        if tag == "style" or (tag == "script" and "src" not in about):
+            self.bad.append(tag)
+        self.links += [about[n] for n in ("href", "src", "action", "hx-get") if n in about]
+        if tag == "label":
+            self.labelled.add(about["for"])
+        if tag in ("input", "select", "textarea") and about.get("type") != "hidden":
+            self.inputs.add(about["id"])
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.bad.append(f"/{tag}")
+
+
+@pytest.mark.parametrize("language", ["ar", "en"])
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_is_whole(archive: MemoryArchive, path: str, language: str) -> None:
+    answer = get(archive, f"{path}{'&' if '?' in path else '?'}lang={language}")
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("text/html")
+    assert f'<html lang="{language}" dir="{"rtl" if language == "ar" else "ltr"}">' in answer.text
+    assert answer.headers["cache-control"] == "private, no-store"
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    parsed = Parsed(answer.text)
+    assert (parsed.bad, parsed.open) == ([], [])
+    assert parsed.inputs <= parsed.labelled
+    assert [u for u in parsed.links if not u.startswith(("/", "#", "?", "http://sijil.test:8090/"))] == []
+    assert len(answer.content) < 60_000
+
+
+def test_what_came_from_outside_is_text(archive: MemoryArchive) -> None:
+    for path in ("/web/studies", f"/web/studies/{OTHER}", "/web/arrivals", "/web/rejected"):
+        answer = get(archive, path)
+        assert "<script>alert" not in answer.text, path
+        assert "<img src=x" not in answer.text, path
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in get(archive, "/web/studies").text
+    assert "&lt;b onclick=x&gt;" in get(archive, f"/web/studies/{STUDY}").text
+    typed = get(archive, '/web/studies?name="><script>alert(3)</script>')
+    assert "<script>alert(3)" not in typed.text
+
+
+def test_a_page_is_an_event_of_who_looks(archive: MemoryArchive) -> None:
+    before = len(archive.journal.published)
+    get(archive, f"/web/studies/{STUDY}")
+    events = [p.event for p in archive.journal.published[before:] if isinstance(p.event, AccessGranted)]
+    assert {e.action for e in events} >= {"search", "read-status", "read-report"}
+    assert {(e.actor, e.via) for e in events} == {("person:local", "page")}
+    assert {s.study_uid for e in events for s in e.shown} == {STUDY}
+
+
+def test_the_language_is_remembered(archive: MemoryArchive) -> None:
+    async def ask(client: httpx.AsyncClient) -> httpx.Response:
+        first = await client.get("/web/peers?lang=en", headers={"Accept-Language": "ar"})
+        assert "HttpOnly" in first.headers["set-cookie"]
+        assert "SameSite=lax" in first.headers["set-cookie"]
+        return await client.get("/web/peers", headers={"Accept-Language": "ar"})
+
+    assert '<html lang="en"' in asked(archive, ask).text
+
+
+def test_who_is_not_logged_in_is_led_to_it_and_back(archive: MemoryArchive) -> None:
+    answer = get(archive, "/web/studies?name=x&lang=en", None)
+    assert (answer.status_code, answer.headers["location"]) == (
+        303,
+        "/login?back=%2Fweb%2Fstudies%3Fname%3Dx%26lang%3Den",
+    )
+    assert get(archive, "/", None).headers["location"] == "/login"
+
+
+@pytest.mark.parametrize(
+    ("role", "allowed"),
+    [
+        (Role.TECHNICIAN, {"arrivals", "studies", "corrections"}),
+        (Role.DOCTOR, {"studies"}),
+        (Role.PATIENT, {"own"}),
+        (
+            Role.ADMINISTRATOR,
+            {"arrivals", "studies", "conflicts", "proposals", "rejected", "corrections", "peers", "people"},
+        ),
+        (Role.OFFICER, {"accesses", "corrections", "peers", "people"}),
+        (Role.OPERATOR, set()),
+    ],
+)
+def test_the_menu_has_what_a_role_may(archive: MemoryArchive, role: Role, allowed: set[str]) -> None:
+    answer = get(archive, "/?lang=en", caller(role))
+    assert set(re.findall(r'<li><a href="/web/([a-z]+)"', answer.text)) == allowed
+
+
+def test_a_refusal_is_a_page_that_says_what_to_do(archive: MemoryArchive) -> None:
+    answer = get(archive, "/web/conflicts?lang=en", caller(Role.DOCTOR))
+    assert answer.status_code == 403
+    assert "You may not open this" in answer.text
+    assert "glass" not in answer.text
+
+
+def test_a_doctor_without_a_relation_is_asked_for_a_reason(archive: MemoryArchive) -> None:
+    answer = get(archive, f"/web/studies/{STUDY}?lang=en", caller(Role.DOCTOR))
+    assert answer.status_code == 403
+    assert f'name="study" value="{STUDY}"' in answer.text
+    assert "Is it an emergency?" in answer.text
+    assert "Hassan" not in answer.text
+
+
+def test_nothing_there_and_nothing_valid(archive: MemoryArchive) -> None:
+    assert get(archive, "/web/studies/9.9.9?lang=en").status_code == 404
+    assert "Not found" in get(archive, "/web/nothing?lang=en").text
+    assert "cannot be searched for" in get(archive, "/web/studies?from=x&lang=en").text
+    assert get(archive, "/web/patients/nonsense").status_code == 400
+
+
+def test_a_part_away_says_so_and_shows_nothing(archive: MemoryArchive) -> None:
+    archive.journal.full = True
+    try:
+        answer = get(archive, f"/web/studies/{STUDY}?lang=en")
+    finally:
+        archive.journal.full = False
+    assert answer.status_code == 503
+    assert "A part of the archive is away" in answer.text
+    assert "Hassan" not in answer.text
+
+
+def test_a_patient_sees_who_looked(archive: MemoryArchive) -> None:
+    month = f"{clock.now():%Y%m}"
+    key = {"patient_key": KEY, "month": month, "access_id": REPORT, "study_uid": STUDY}
+    about = {"actor": "person:d", "role": "doctor", "purpose": "ETREAT", "outcome": "emergency", "action": "emergency"}
+    write = Upsert("accesses_by_patient", key, about | {"occurred": "2026-11-23T10:00:00Z"}, 1)
+    asyncio.run(archive.tables.apply([write]))
+    answer = get(archive, f"/web/patients/{KEY}/accesses?lang=en")
+    assert "opened the file in an emergency" in answer.text
+    assert get(archive, "/web/own", caller(Role.PATIENT, KEY)).headers["location"] == f"/web/patients/{KEY}"
+
+
+def test_static_files_are_kept_for_ever(archive: MemoryArchive) -> None:
+    assets = Assets()
+    for name in ("style.css", "htmx.js", "plex-arabic-400.woff2", "mark.svg"):
+        answer = get(archive, assets.url(name), None, **{"Accept-Encoding": "gzip"})
+        assert answer.status_code == 200
+        assert "immutable" in answer.headers["cache-control"]
+    style = get(archive, assets.url("style.css"), None).text
+    fonts = re.findall(r"url\(([^)]+)\)", style)
+    assert len(fonts) == 4
+    for font in fonts:
+        assert get(archive, f"/static/{font}", None).status_code == 200
+    assert get(archive, "/static/style.css", None).status_code == 404
+    assert get(archive, "/static/..%2f..%2fapp.py", None).status_code == 404
