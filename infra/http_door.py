@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from types import FrameType
@@ -25,11 +26,13 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from infra import http_pages, telemetry
+from infra.capabilities import Capabilities
 from infra.chain import ChainedLog
 from infra.committed import CommittedInstances
 from infra.health import readiness
 from infra.http_caller import Callers, Gate, check_routes, needs
 from infra.http_edge import Edge
+from infra.http_methods import Methods, operations
 from infra.http_perimeter import Perimeter
 from infra.http_problems import install, problem
 from infra.http_protocol import Connections, bounded
@@ -150,7 +153,8 @@ def compose(door: HttpDoor, registers: list[Register]) -> FastAPI:
         },
     )
     app.state.gate = door.gate
-    # From the inside: how often a caller may ask, who calls, and the edge around both.
+    # From the inside: HEAD and OPTIONS, how often a caller may ask, who calls, and the edge around all.
+    app.add_middleware(Methods, capabilities=cache(lambda: Capabilities(operations(app))))
     app.add_middleware(Rates, settings=door.settings)
     app.add_middleware(Callers, gate=door.gate)
     app.add_middleware(Edge, limits=door.body_limits)

@@ -27,6 +27,7 @@ from consumers.api.audit import Audit, Pair, Window
 from consumers.api.freshness import Freshness
 from consumers.api.read_after import ReadAfter
 from infra.http_caller import PURPOSE_HEADER, caller_of
+from infra.http_methods import is_head
 from infra.http_problems import ACCESS_HEADER
 from schemas.caller import Caller
 from schemas.errors import Forbidden, Invalid
@@ -234,7 +235,7 @@ class Guard:
         async def show(pairs: Sequence[Pair]) -> None:
             await self._audit.search(caller, action, {}, pairs)
 
-        return _respond(answer, headers, window, show)
+        return _respond(answer, headers, window, show, head=is_head(request.scope))
 
 
 def _why(caller: Caller, permission: Permission, reason: str) -> str:
@@ -260,17 +261,17 @@ Show = Callable[[Sequence[Pair]], Awaitable[None]]
 """Makes an access event of what a portion shows."""
 
 
-def _respond(answer: Answer, headers: dict[str, str], window: Window | None, show: Show) -> Response:
+def _respond(answer: Answer, headers: dict[str, str], window: Window | None, show: Show, *, head: bool) -> Response:
     content = answer.content
     if isinstance(content, bytes):
-        if window and answer.status not in (204, 304):
+        if window and not head and answer.status not in (204, 304):
             window.count(len(content))
         if answer.status in (204, 304):
             return Response(status_code=answer.status, headers=headers)
         return Response(content, answer.status, headers, media_type=answer.media_type)
     if answer.length is not None:
         headers["Content-Length"] = str(answer.length)
-    return _Stream(content, answer.status, headers, answer.media_type, window, show)
+    return _Stream(content, answer.status, headers, answer.media_type, None if head else window, show, head=head)
 
 
 class _Stream(Response):
@@ -284,11 +285,13 @@ class _Stream(Response):
         media_type: str,
         window: Window | None,
         show: Show,
+        *,
+        head: bool = False,
     ) -> None:
         self.status_code = status
         self.background = None
         self.body = b""
-        self._pieces, self._window, self._show = pieces, window, show
+        self._pieces, self._window, self._show, self._head = pieces, window, show, head
         self.raw_headers = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
         self.raw_headers.append((b"content-type", media_type.encode("latin-1")))
 
@@ -300,15 +303,16 @@ class _Stream(Response):
             window.began()
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async for piece in self._pieces:
-                if gone.done():
-                    return
-                if isinstance(piece, Portion):
-                    await self._show(piece.shown)
-                    piece = piece.data
-                if window:
-                    window.bytes += len(piece)
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if not self._head:
+                async for piece in self._pieces:
+                    if gone.done():
+                        return
+                    if isinstance(piece, Portion):
+                        await self._show(piece.shown)
+                        piece = piece.data
+                    if window:
+                        window.bytes += len(piece)
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             whole = True
         finally:

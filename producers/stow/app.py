@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.requests import ClientDisconnect
@@ -31,7 +32,7 @@ from producers.stow.answer import IMPORT_AGENT, Failed, Outcome, Stored
 from producers.stow.assemble import Assembler
 from producers.stow.inflating import Inflater, InflatesTooLarge
 from producers.stow.multipart import Begin, End, Parser, media_type
-from producers.stow.negotiate import DICOM, DICOM_JSON, DICOM_XML, METADATA
+from producers.stow.negotiate import DICOM, DICOM_JSON, DICOM_XML, METADATA, MULTIPART
 from producers.stow.receive import Budget, Door, Receiver, TooManyParts
 from schemas import read_token
 from schemas.errors import Invalid, SijilError, Transient
@@ -42,6 +43,26 @@ from schemas.roles import Permission
 log = telemetry.logger(__name__)
 
 PREFIX = "/dicom-web"
+_BODY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+TAKES: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            f'{MULTIPART}; type="{DICOM}"': _BODY,
+            DICOM: _BODY,
+            f'{MULTIPART}; type="{DICOM_JSON}"': _BODY,
+            f'{MULTIPART}; type="{DICOM_XML}"': _BODY,
+            DICOM_JSON: _BODY,
+            DICOM_XML: _BODY,
+        },
+    }
+}
+GIVES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "All instances are kept", "content": {DICOM_JSON: {}, DICOM_XML: {}}},
+    202: {"description": "Some are kept; reasons for the others", "content": {DICOM_JSON: {}, DICOM_XML: {}}},
+    409: {"description": "None is kept; reasons", "content": {DICOM_JSON: {}, DICOM_XML: {}}},
+}
+"""For the documents."""
 ACCEPTED = f"A request is {DICOM}, {DICOM_JSON} or {DICOM_XML}, or multipart/related of that type"
 CLOSE = {"Connection": "close"}
 """With an answer that comes before the body: what follows on the connection is not read."""
@@ -81,7 +102,14 @@ def register(app: FastAPI, http: HttpDoor) -> None:
 
     may = [needs(Permission.STUDY_STORE)]
 
-    @app.post(PREFIX + "/studies", tags=["DICOMweb"], summary="Store instances (STOW-RS)", dependencies=may)
+    @app.post(
+        PREFIX + "/studies",
+        tags=["DICOMweb"],
+        summary="Store instances (STOW-RS)",
+        dependencies=may,
+        openapi_extra=TAKES,
+        responses=GIVES,
+    )
     async def store(request: Request) -> Response:
         return await _counted(request, door, "")
 
@@ -90,6 +118,8 @@ def register(app: FastAPI, http: HttpDoor) -> None:
         tags=["DICOMweb"],
         summary="Store instances of one study (STOW-RS)",
         dependencies=may,
+        openapi_extra=TAKES,
+        responses=GIVES,
     )
     async def store_study(request: Request, study: str) -> Response:
         check_uid(study)
