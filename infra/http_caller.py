@@ -20,7 +20,6 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Asgi
 
-from infra.http_problems import of_error
 from infra.settings import Settings, SettingsError
 from schemas.caller import Caller
 from schemas.errors import Defect, Forbidden, Invalid, SijilError, Unauthenticated
@@ -84,7 +83,9 @@ class Gate:
             if (found := await authenticator.caller(scope)) is not None:
                 break
         address = address_of(scope)
-        if found is None and self.loopback_role is not None and is_loopback(address):
+        # What a proxy on this machine sends on is not this machine's
+        forwarded = header(scope, "x-forwarded-for") or header(scope, "forwarded")
+        if found is None and self.loopback_role is not None and is_loopback(address) and not forwarded:
             found = Caller(f"http:{address}", self.loopback_role, DEFAULT_PURPOSE[self.loopback_role], address=address)
         if found is not None and (stated := header(scope, PURPOSE_HEADER)):
             return replace(found, purpose=checked_purpose(stated))
@@ -151,9 +152,11 @@ def checked_purpose(text: str) -> str:
 
 def caller_of(request: Request) -> Caller:
     """Who asks. Raises Unauthenticated."""
-    caller: Caller | None = request.scope.get("state", {}).get("caller")
+    state = request.scope.get("state", {})
+    caller: Caller | None = state.get("caller")
     if caller is None:
-        raise Unauthenticated("no-credentials", HOW)
+        refused: SijilError | None = state.get("refused")
+        raise refused or Unauthenticated("no-credentials", HOW)
     return caller
 
 
@@ -165,13 +168,12 @@ class Callers:
 
     async def __call__(self, scope: Asgi, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            try:
-                caller = await self._gate.identify(scope)
-            except SijilError as error:
-                await of_error(error)(scope, receive, send)
-                return
             # Starlette shares the lifespan's state between requests: a copy of our own
-            scope["state"] = {**scope.get("state", {}), "caller": caller}
+            state = scope["state"] = {**scope.get("state", {}), "caller": None}
+            try:
+                state["caller"] = await self._gate.identify(scope)
+            except SijilError as error:
+                state["refused"] = error  # the route's answer: what is open stays open
         await self.app(scope, receive, send)
 
 
@@ -215,6 +217,16 @@ SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": HOW},
     "session": {"type": "apiKey", "in": "cookie", "name": "sijil", "description": "the session of a browser"},
 }
+
+
+class Documented(FastAPI):
+    """An application whose OpenAPI document says how one proves who one is."""
+
+    def openapi(self) -> dict[str, Any]:
+        """See FastAPI."""
+        document = super().openapi()
+        document.setdefault("components", {})["securitySchemes"] = SCHEMES
+        return document
 
 
 def check_routes(app: FastAPI) -> None:

@@ -30,13 +30,15 @@ from infra.capabilities import Capabilities
 from infra.chain import ChainedLog
 from infra.committed import CommittedInstances
 from infra.health import readiness
-from infra.http_caller import Callers, Gate, check_routes, needs
+from infra.http_caller import Callers, Documented, Gate, check_routes, needs
 from infra.http_edge import Edge
 from infra.http_methods import Methods, operations
 from infra.http_perimeter import Perimeter
 from infra.http_problems import install, problem
 from infra.http_protocol import Connections, bounded
 from infra.http_rates import Rates
+from infra.identity import app as identity
+from infra.identity.app import Identity
 from infra.kafka import KafkaLog
 from infra.objects import S3Objects
 from infra.ports import Log, Objects
@@ -73,6 +75,7 @@ class HttpDoor:
         """What the whole archive has; None while no room answers that."""
         self.fronts: dict[int, Front] = {}
         self.gate = Gate.of(settings)
+        self.identity = Identity(settings, self.gate)
         self.stopping = False
         """The process ends: answers without an end of their own end now."""
 
@@ -133,7 +136,7 @@ def installed() -> list[Register]:
 
 def compose(door: HttpDoor, registers: list[Register]) -> FastAPI:
     """The application: the rooms' handlers behind one edge."""
-    app = FastAPI(
+    app = Documented(
         title="Sijil",
         version=version("sijil"),
         description="An event-sourced national radiology archive: DICOMweb (PS3.18), reports, patients' files and the"
@@ -160,6 +163,7 @@ def compose(door: HttpDoor, registers: list[Register]) -> FastAPI:
     app.add_middleware(Edge, limits=door.body_limits)
     install(app)
     _own_pages(app, door)
+    identity.add(app, door.identity, door.gate)
     for register in registers:
         register(app, door)
     check_routes(app)

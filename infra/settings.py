@@ -108,6 +108,25 @@ class Settings:
         "", "hex, 32 bytes; AES-256-GCM key of dead-letter payloads (worker, operator)", secret=True
     )
 
+    # who calls
+    oidc_issuer: str = _s(
+        "", "issuer URL of the OIDC provider; empty: the embedded issuer, on a door that is bound to loopback alone"
+    )
+    oidc_audience: str = _s("sijil", "audience (aud) of access tokens for this archive")
+    oidc_client_id: str = _s("sijil-web", "client id of the web pages at the OIDC provider")
+    oidc_client_secret: str = _s("", "its secret, where the provider wants one beside PKCE", secret=True)
+    oidc_scopes: str = _s("openid profile offline_access", "scopes that the web pages ask for")
+    oidc_role_claim: str = _s("sijil_role", "claim with the role, or the list of roles")
+    oidc_sites_claim: str = _s("sijil_sites", "claim with the list of sites")
+    oidc_person_claim: str = _s("sijil_person", "claim with the person id; missing: made from issuer and subject")
+    oidc_patient_claim: str = _s("sijil_patient", "claim with a patient's own patient key")
+    oidc_purpose_claim: str = _s("sijil_purpose", "claim with the purpose of use when a request states none")
+    session_hours: float = _s(10.0, "longest a log-in of a browser lasts")
+    session_secret: str = _s(
+        "", "hex, 32 bytes; seals the sessions' tokens (api); empty: one of this process", secret=True
+    )
+    emergency_hours: float = _s(24.0, "how long somebody who stated an emergency is let in")
+
     # spool and packs
     spool_dir: str = _s("", "folder of the spool; empty: <home>/data/spool/<role>")
     spool_low_free_mb: int = _s(2048, "first watermark: below this much free disk new work is refused for a while")

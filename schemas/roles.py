@@ -144,6 +144,7 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         **_EVERYONE,
         _P.STUDY_SEARCH: _S.OWN_SITE,
         _P.STUDY_READ: _S.OWN_SITE,
+        _P.STUDY_STORE: _S.OWN_SITE,
         _P.STUDY_SHARE: _S.OWN_SITE,
         _P.REPORT_READ: _S.OWN_SITE,
         _P.REPORT_WRITE: _S.OWN_SITE,

@@ -42,6 +42,8 @@ class Table:
     source: str = ""
     """Topic that feeds it; several where each feeds columns of its own."""
     about: str = ""
+    ttl_s: int = 0
+    """Rows are gone after so long; 0: never."""
 
     @property
     def primary_key(self) -> tuple[str, ...]:
@@ -57,6 +59,8 @@ class Table:
         if self.clustering:
             order = ", ".join(f"{identifier(c)} {'DESC' if c in self.descending else 'ASC'}" for c in self.clustering)
             options.insert(0, f"CLUSTERING ORDER BY ({order})")
+        if self.ttl_s:
+            options.append(f"default_time_to_live = {self.ttl_s}")
         return (
             f"CREATE TABLE IF NOT EXISTS {keyspace}.{self.name} (\n{body},\n    PRIMARY KEY ({key})\n)"
             f" WITH {' AND '.join(options)};"
@@ -632,5 +636,12 @@ STATE_TABLES: tuple[Table, ...] = (
         {"ae_title": "text", "host": "text", "port": "int", "site": "text", "role": "text", "issuer": "text"},
         ("ae_title",),
         about="Who may call by DICOM, and where to send to.",
+    ),
+    Table(
+        "sessions",
+        {"session_id": "text", "sealed": "text", "ends": "timestamp"},
+        ("session_id",),
+        about="Sessions of browsers by the SHA-256 of their cookie; sealed: their tokens, encrypted.",
+        ttl_s=86_400,
     ),
 )

@@ -38,6 +38,7 @@ from consumers.committed import OnLoop, ReadModels
 from infra.cassandra import CassandraTables
 from infra.http_door import HttpDoor, problem
 from infra.spooled import Spooled
+from schemas.caller import Caller
 
 
 def register(app: FastAPI, door: HttpDoor) -> None:
@@ -66,6 +67,12 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     )
     packs = Packs(views, door.objects, Spooled(settings.spool(role) / "packs" for role in ("api", "gateway")))
     room = Room(settings, views, door.objects, Retriever(packs, decoders))
+    door.identity.tables = lambda: views.tables
+
+    async def denied(caller: Caller, permission: str, reason: str, study_uid: str) -> str:
+        return await audit.denied(caller, permission.replace(".", "-"), reason, study_uid)
+
+    door.gate.denied = denied
     guard = Guard(app, audit, freshness, ReadAfter(views, settings.read_wait_s))
     search.add(guard, room)
     retrieve.add(guard, room, Headers(packs), packs)

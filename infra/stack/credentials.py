@@ -49,6 +49,7 @@ S3_ACTIONS: Mapping[Role, Mapping[str, tuple[str, ...]]] = {
 SHARED: Mapping[str, tuple[Role, ...]] = {
     "patient_secret": ("worker",),
     "search_secret": ("api", "gateway"),
+    "session_secret": ("api",),
     "dead_letter_key": ("worker", "archiver", "operator"),
 }
 

@@ -23,6 +23,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import FrameType
 
 from infra import telemetry
+from infra.identity import seed
 from infra.settings import ENV_PREFIX, Settings
 from infra.stack import credentials, host, logs, process, state
 from infra.stack.child import Child
@@ -78,6 +79,7 @@ class Supervisor:
             host.check(self._settings, self._parts)
             state.write_stack_env(self._settings, self._given)
             credentials.ensure(self._settings.home)
+            seed.ensure(self._settings)
             born = time.monotonic()
             children += [Child(p, self._settings, self._run, pool, born) for p in self._parts]
             shown.parts = [c.shown for c in children]

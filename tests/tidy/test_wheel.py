@@ -34,6 +34,7 @@ def test_data_that_the_program_reads_is_in_it(wheel: list[str]) -> None:
     for wanted in (
         "infra/cql/0001_state.cql",
         "infra/cql/0002_views.cql",
+        "infra/cql/0003_sessions.cql",
         "infra/stack/pom.xml",
         "infra/stack/launch.py",
         "schemas/asyncapi.yaml",

@@ -1,0 +1,1 @@
+"""Who people and services are: tokens by OpenID Connect, sessions of browsers, and an issuer for one machine."""
