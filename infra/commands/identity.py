@@ -33,7 +33,13 @@ def _parts() -> tuple[Settings, Users, IssuerKeys]:
 @click.option("--person", default="", help="Person id of staff. Default: that of the user of this role.")
 @click.option("--patient", default="", help="Patient key whose file is theirs (role patient).")
 @click.option("--service", default="", help="A service of this name instead of a person.")
-@click.option("--hours", type=click.FloatRange(0.01, TOKEN_HOURS_MAX), default=1.0, show_default=True)
+@click.option(
+    "--hours",
+    type=click.FloatRange(0.01, TOKEN_HOURS_MAX),
+    default=1.0,
+    show_default=True,
+    help="It is good for so long.",
+)
 def token(role: str, sites: tuple[str, ...], person: str, patient: str, service: str, hours: float) -> None:
     """Print a bearer token of the embedded issuer: curl -H "Authorization: Bearer $(sijil token doctor)" …"""
     settings, users, keys = _parts()

@@ -12,7 +12,6 @@ import pytest
 from fastapi.routing import APIRoute
 
 from consumers.api.guard import LAG_HEADER, GuardedRoute
-from infra import http_caller
 from infra.chain import ChainedLog
 from infra.http_door import HttpDoor, compose, installed
 from infra.http_problems import ACCESS_HEADER
@@ -21,8 +20,8 @@ from schemas.events import AccessDenied, AccessGranted, AccessUsed
 from schemas.tables import Upsert
 from tests.unit.consumers.archive import MemoryArchive, part10
 
-OPEN = {*http_caller.OPEN, "/metrics", "/ae"}
-"""What has no patient data: the door's own, and the AE table."""
+OF_THE_DOOR = {"/metrics", "/me", "/ae"}
+"""What is not open and has no patient data: figures, who one is, and the AE table."""
 PAGES = "consumers.web."
 """Their only source are the guarded routes (contract of import-linter: pages read through the API)."""
 REPORT = "00000000-0000-4000-8000-000000000001"
@@ -88,12 +87,12 @@ def addresses(archive: MemoryArchive) -> list[str]:
 
 
 def test_every_route_is_guarded_or_known_to_be_open(archive: MemoryArchive) -> None:
-    app, _ = archive.app()
+    app, door = archive.app()
     paths = {getattr(r, "path", "?"): r for r in app.routes}
     unguarded = {p for p, r in paths.items() if not isinstance(r, GuardedRoute)}
-    assert unguarded == OPEN
-    assert len(paths) - len(OPEN) >= 25
-    assert all(isinstance(r, APIRoute) for p, r in paths.items() if p not in OPEN)
+    assert unguarded == door.gate.opened | OF_THE_DOOR
+    assert len(paths) - len(unguarded) >= 25
+    assert all(isinstance(r, APIRoute) for p, r in paths.items() if p not in door.gate.opened)
 
 
 RECEIPTS = {"/dicom-web/commitment-requests/{transaction}"}
@@ -105,11 +104,13 @@ def test_no_other_room_reads_out_patient_data(tmp_path: Path) -> None:
     settings = replace(MemoryArchive().settings, home=tmp_path)
     chain = ChainedLog(MemoryLog(), tmp_path / "chain", "/api/LOCAL/1", backlog_max=10, anchors=None)
     try:
-        app = compose(HttpDoor(settings, log=MemoryLog(), chain=chain, objects=MemoryObjects()), installed())
+        door = HttpDoor(settings, log=MemoryLog(), chain=chain, objects=MemoryObjects())
+        app = compose(door, installed())
         for route in app.routes:
             path = getattr(route, "path", "")
             page = getattr(route, "endpoint", route).__module__.startswith(PAGES)
-            if not isinstance(route, GuardedRoute) and not page and path not in OPEN and path not in RECEIPTS:
+            known = page or path in door.gate.opened | OF_THE_DOOR | RECEIPTS
+            if not isinstance(route, GuardedRoute) and not known:
                 assert getattr(route, "methods", {"GET"}) <= {"POST", "PUT"}, route
     finally:
         chain.close(5)

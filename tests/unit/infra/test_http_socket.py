@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from infra import http_edge, http_protocol
-from infra.http_caller import OPEN, header
+from infra.http_caller import header, permission_of
 from infra.http_door import HttpDoor
 from infra.http_perimeter import ALWAYS
 from infra.settings import Settings
@@ -85,7 +85,7 @@ def register(app: FastAPI, door: HttpDoor) -> None:
         return "not read"
 
     door.body_limit("/take", None)
-    door.gate.open(*(cast(Route, r).path for r in app.routes if cast(Route, r).path not in OPEN | {"/metrics"}))
+    door.gate.open(*(cast(Route, r).path for r in app.routes if permission_of(r) is None))
 
 
 def ask(
