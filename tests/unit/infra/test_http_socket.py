@@ -119,7 +119,7 @@ def port() -> Any:
         ("/nowhere", "GET", 404),
         ("/small", "DELETE", 405),
         ("/?" + "x" * http_edge.TARGET_MAX, "GET", 414),
-        ("/", "GET", 200),
+        ("/conformance", "GET", 200),
         ("/docs", "GET", 200),
         ("/openapi.json", "GET", 200),
         ("/metrics", "GET", 401),
