@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import FastAPI
 
 from consumers.web.faces import Faces
 from consumers.web.frame import Frame
-from consumers.web.routes import administrator, arrivals, home, officer, patients, studies
+from consumers.web.routes import administrator, arrivals, correcting, home, login, officer, patients, studies
 from infra.http_door import HttpDoor
 
 
 def register(app: FastAPI, door: HttpDoor) -> None:
     """Add the pages to the door."""
     frame = Frame(app, door.settings)
-    for pages in (home, arrivals, studies, patients, administrator, officer):
+    for pages in (home, arrivals, studies, correcting, patients, administrator, officer):
         pages.add(frame)
+    door.identity.form = partial(login.form, frame)
     app.add_middleware(Faces, frame=frame)

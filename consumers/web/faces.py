@@ -23,7 +23,18 @@ from schemas.roles import Permission
 
 PREFIX = "/web/"
 LOGIN = "/login"
-KINDS: Mapping[int, str] = {400: "request", 403: "denied", 404: "missing", 405: "missing", 413: "request", 503: "away"}
+ALONE = frozenset({"/", LOGIN, "/login/callback", "/logout", "/oidc/authorize"})
+"""Other addresses that people meet."""
+KINDS: Mapping[int, str] = {
+    400: "request",
+    401: "login",
+    403: "denied",
+    404: "missing",
+    405: "missing",
+    413: "request",
+    429: "busy",
+    503: "away",
+}
 OTHER = "fault"
 
 
@@ -35,7 +46,7 @@ class Faces:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"] if scope["type"] == "http" else ""
-        if not (path.startswith(PREFIX) or path in ("/", LOGIN)):
+        if not (path.startswith(PREFIX) or path in ALONE):
             await self.app(scope, receive, send)
             return
         held: Message | None = None
@@ -60,7 +71,7 @@ class Faces:
         """The page of a problem."""
         view = self._frame.view(request)
         back = view.here() if request.method == "GET" else "/"
-        if status == 401 and request.url.path != LOGIN:
+        if status == 401 and request.url.path.startswith(PREFIX):
             return RedirectResponse(f"{LOGIN}?{urlencode({'back': back})}", 303)
         told: dict[str, Any] = msgspec.json.decode(body) if body else {}
         kind = KINDS.get(status, OTHER)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 from zoneinfo import ZoneInfo
 
 import jinja2
@@ -26,8 +26,10 @@ from consumers.web.language import COOKIE, OPTION, Language, chosen, other
 from infra import clock
 from infra.http_caller import gate_of, needs
 from infra.http_problems import MEDIA_TYPE
+from infra.identity import csrf
 from infra.settings import Settings
 from schemas.caller import Caller
+from schemas.errors import Invalid
 from schemas.roles import Permission, Role, Scope, scope_of
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -41,6 +43,7 @@ HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
+FIELDS_MAX = 64
 REMEMBERED_S = 365 * 24 * 3600
 
 
@@ -117,6 +120,14 @@ class View:
         """Ask the API. Raises Refused."""
         return await self.frame.inner.get(self.request, path, **options)
 
+    async def post(self, path: str, document: object) -> Any:
+        """Send JSON to the API. Raises Refused."""
+        return (await self.frame.inner.post(self.request, path, document)).json()
+
+    def field(self, name: str, most: int = 2000) -> str:
+        """A field of the form, without blanks around it."""
+        return self.form.get(name, "").strip()[:most]
+
     async def all(self, *paths: str) -> list[Any]:
         """Ask the API several things at once. Raises Refused."""
         return list(await asyncio.gather(*(self.get(p) for p in paths)))
@@ -143,8 +154,6 @@ class View:
 
 
 Page = Callable[[View], Awaitable[Response]]
-Token = Callable[[Request], str]
-"""The token that forms of this request's session carry; empty without a session."""
 
 
 class Frame:
@@ -153,7 +162,6 @@ class Frame:
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         self.app, self.settings, self.inner, self.assets = app, settings, Inner(app), Assets()
         self.zone = ZoneInfo(settings.time_zone)
-        self.token: Token = lambda request: ""
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(TEMPLATES),
             autoescape=True,
@@ -173,6 +181,16 @@ class Frame:
             return await page(self.view(request))
 
         self._add(path, endpoint, "GET", permission)
+
+    def post(self, path: str, page: Page, permission: Permission) -> None:
+        """Answer a form that was sent to `path`, if it is one of the session's own."""
+
+        async def endpoint(request: Request) -> Response:
+            form = form_of(await request.body())
+            csrf.check(request, form.get(csrf.FIELD, ""))
+            return await page(self.view(request, form))
+
+        self._add(path, endpoint, "POST", permission)
 
     def _add(
         self, path: str, endpoint: Callable[[Request], Awaitable[Response]], method: str, permission: Permission | None
@@ -207,8 +225,12 @@ class Frame:
             nav=menu(view.caller),
             here=request.url.path,
             person=_person(view),
-            csrf=self.token(request),
-            switch={"url": view.here(**{OPTION: switch.code}), "code": switch.code, "name": switch.name},
+            csrf=csrf.token(request),
+            switch={
+                "url": context.get("switch_url") or view.here(**{OPTION: switch.code}),
+                "code": switch.code,
+                "name": switch.name,
+            },
             viewer=view.viewer,
             zone=self.zone,
             zone_name=self.settings.time_zone,
@@ -233,6 +255,15 @@ async def _refused(request: Request, error: Exception) -> Response:
     return Response(told.body, told.status, headers, media_type=MEDIA_TYPE)
 
 
+def form_of(body: bytes) -> dict[str, str]:
+    """The fields of a form (application/x-www-form-urlencoded). Raises Invalid(`form`)."""
+    try:
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict")
+    except ValueError as e:
+        raise Invalid("form", "this is no form") from e
+    return dict(pairs)
+
+
 def menu(caller: Caller | None) -> Sequence[Entry]:
     """The places for somebody."""
     if caller is None:
@@ -245,8 +276,9 @@ def _person(view: View) -> Person | None:
     caller = view.caller
     if caller is None:
         return None
-    name = caller.actor.partition(":")[2] or caller.actor
-    return Person(name, caller.role, tuple(sorted(caller.sites)), caller.actor.startswith("person:"))
+    state = view.request.scope.get("state", {})
+    name = state.get("name") or caller.actor.partition(":")[2]
+    return Person(name, caller.role, tuple(sorted(caller.sites)), bool(state.get("session")))
 
 
 NOTICES: Mapping[str, str] = {

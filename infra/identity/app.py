@@ -42,7 +42,8 @@ class Identity:
     """What the door knows of who people are. `form` renders the embedded issuer's log-in form."""
 
     def __init__(self, settings: Settings, gate: Gate) -> None:
-        self.settings, self.form = settings, form.render
+        self.settings = settings
+        self.form: issuer_routes.Form = form.render
         self.tables: Callable[[], Tables] = _no_tables
         """Where sessions are kept: the room that has a connection sets it."""
         self.issuer: Issuer | None = None

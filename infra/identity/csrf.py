@@ -18,9 +18,11 @@ FIELD: Final = "csrf"
 
 def token(request: Request) -> str:
     """For a hidden field FIELD of a form; empty where no session is at stake (a bearer token, the loopback role)."""
-    session: str = request.scope["state"].get("session", "")
+    session: str = request.scope.get("state", {}).get("session", "")
+    if not session:
+        return ""
     secret: bytes = request.app.state.session_secret
-    return hmac.new(secret, b"csrf" + session.encode(), hashlib.sha256).hexdigest() if session else ""
+    return hmac.new(secret, b"csrf" + session.encode(), hashlib.sha256).hexdigest()
 
 
 def check(request: Request, given: str) -> None:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
 
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
 _TEXTS: Mapping[str, Mapping[str, str]] = {
     "en": {
         "title": "Log in",
@@ -36,12 +39,12 @@ class LoginForm:
     lang: str = "en"
 
 
-def render(form: LoginForm) -> str:
+def render(request: Request, form: LoginForm, status: int) -> Response:
     """A page without script and style."""
     text = _TEXTS.get(form.lang, _TEXTS["en"])
     hidden = "".join(f'<input type="hidden" name="{escape(n)}" value="{escape(v)}">' for n, v in form.hidden.items())
     told = f'<p role="alert">{escape(text[form.error])}</p>' if form.error in text else ""
-    return (
+    page = (
         f'<!doctype html><html lang="{form.lang}" dir="{"rtl" if form.lang == "ar" else "ltr"}"><head>'
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{text['title']} · Sijil</title></head><body><main><h1>{text['title']}</h1>{told}"
@@ -52,3 +55,4 @@ def render(form: LoginForm) -> str:
         f' required autocomplete="current-password" dir="ltr"></p><p><button>{text["title"]}</button></p>'
         "</form></main></body></html>"
     )
+    return HTMLResponse(page, status, {"Cache-Control": "no-store"})

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl, unquote
 
 from fastapi import FastAPI, Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from infra.http_problems import problem
 from infra.identity.form import LoginForm
@@ -26,7 +26,8 @@ PASSED_ON = ("response_type", "client_id", "redirect_uri", "state", "nonce", "sc
 HIDDEN = (*PASSED_ON, "code_challenge", "code_challenge_method")
 FIELDS_MAX = 32
 
-Form = Callable[[LoginForm], str]
+Form = Callable[[Request, LoginForm, int], Response]
+"""The log-in page for a request, with what its form holds, as a response of that status."""
 
 
 def add(app: FastAPI, issuer: Issuer, keys: IssuerKeys, form: Callable[[], Form]) -> None:
@@ -35,8 +36,7 @@ def add(app: FastAPI, issuer: Issuer, keys: IssuerKeys, form: Callable[[], Form]
     def page(status: int, given: Mapping[str, str], error: str, request: Request) -> Response:
         hidden = {n: given[n] for n in HIDDEN if n in given}
         lang = "ar" if request.headers.get("accept-language", "").lower().startswith("ar") else "en"
-        body = form()(LoginForm(AUTHORIZE, hidden, given.get("username", "")[:64], error, lang))
-        return HTMLResponse(body, status, NO_STORE)
+        return form()(request, LoginForm(AUTHORIZE, hidden, given.get("username", "")[:64], error, lang), status)
 
     @app.get(DISCOVERY, include_in_schema=False)
     async def discovery() -> Response:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from consumers.web.frame import Frame, View
+from consumers.web.inner import Refused
 from consumers.web.routes.arrivals import refusal_todo
 from infra import clock
+from schemas.identity import check_uid, derived_id
 from schemas.roles import Permission
 
 TYPES = ("study.corrected", "study.reassigned", "study.conflict-resolved", "study.rejected", "study.restored")
@@ -18,6 +20,7 @@ TYPES = ("study.corrected", "study.reassigned", "study.conflict-resolved", "stud
 def add(frame: Frame) -> None:
     """Register the pages."""
     frame.get("/web/conflicts", conflicts, Permission.CONFLICTS_READ)
+    frame.post("/web/conflicts", resolve, Permission.STUDY_CORRECT)
     frame.get("/web/proposals", proposals, Permission.CONFLICTS_READ)
     frame.get("/web/rejected", rejected, Permission.QUARANTINE_READ)
     frame.get("/web/corrections", corrections, Permission.CORRECTIONS_READ)
@@ -29,6 +32,28 @@ async def conflicts(view: View) -> Response:
     state = "resolved" if view.option("state") == "resolved" else "open"
     rows = (await view.get("/conflicts", state=state))["conflicts"]
     return view.render("conflicts.html", rows=rows, state=state)
+
+
+async def resolve(view: View) -> Response:
+    """A conflict decided: sent to the door of corrections. The same decision twice is one."""
+    study, sop, serve, offset = (view.field(n, 64) for n in ("study", "sop", "serve", "offset"))
+    check_uid(study)
+    asked = {
+        "type": "resolve",
+        "id": derived_id("page-resolve", study, sop, serve, offset),
+        "reason": "conflict-decided",
+        "sop_uid": sop,
+        "serve": serve,
+        "second_offset": int(offset) if offset.isascii() and offset.isdigit() else -1,
+    }
+    notice = "resolved"
+    try:
+        await view.post(f"/studies/{study}/corrections", asked)
+    except Refused as refused:
+        if refused.told.status != 409:
+            raise
+        notice = "conflict"
+    return RedirectResponse(f"/web/conflicts?notice={notice}", 303)
 
 
 async def proposals(view: View) -> Response:

@@ -15,8 +15,9 @@ from starlette.types import Scope
 from consumers.web import app as web
 from consumers.web.assets import Assets
 from infra import clock
+from producers import corrections
 from schemas.caller import Caller
-from schemas.events import AccessGranted
+from schemas.events import AccessGranted, ConflictResolved, StudyCorrected, StudyReassigned, StudyRejected
 from schemas.identity import patient_key
 from schemas.roles import DEFAULT_PURPOSE, Role
 from schemas.tables import Upsert
@@ -41,6 +42,8 @@ PAGES = (
     "/web/rejected",
     "/web/corrections",
     "/web/peers",
+    f"/web/studies/{STUDY}/correct",
+    "/web/studies/9.9.9/correct",
     "/web/accesses",
     "/web/accesses?list=denied",
     "/web/accesses?list=actor",
@@ -54,8 +57,11 @@ class As:
     """Everybody is the caller given; nobody without one."""
 
     found: Caller | None
+    session: str = ""
 
     async def caller(self, scope: Scope) -> Caller | None:
+        if self.session:
+            scope["state"] |= {"session": self.session, "name": "Dr <Mona>"}
         return self.found
 
 
@@ -92,10 +98,14 @@ def archive() -> MemoryArchive:
 
 
 def asked(
-    archive: MemoryArchive, ask: Callable[[httpx.AsyncClient], Awaitable[httpx.Response]], who: Caller | None = LOCAL
+    archive: MemoryArchive,
+    ask: Callable[[httpx.AsyncClient], Awaitable[httpx.Response]],
+    who: Caller | None = LOCAL,
+    session: str = "",
 ) -> httpx.Response:
     async def run() -> httpx.Response:
-        async with archive.client(web.register, authenticator=As(who)) as client:
+        more = (web.register, corrections.register)
+        async with archive.client(*more, authenticator=As(who, session)) as client:
             return await ask(client)
 
     return asyncio.run(run())
@@ -255,6 +265,72 @@ def test_a_patient_sees_who_looked(archive: MemoryArchive) -> None:
     answer = get(archive, f"/web/patients/{KEY}/accesses?lang=en")
     assert "opened the file in an emergency" in answer.text
     assert get(archive, "/web/own", caller(Role.PATIENT, KEY)).headers["location"] == f"/web/patients/{KEY}"
+
+
+# ------------------------------------------------------------------------------------------------ forms
+
+
+def post(
+    archive: MemoryArchive, path: str, fields: dict[str, str], who: Caller = LOCAL, session: str = ""
+) -> httpx.Response:
+    return asked(archive, lambda client: client.post(path, data=fields), who, session)
+
+
+CONFLICT = {"study": STUDY, "sop": "1.2.3.1.1", "serve": "cd" * 32, "offset": "7"}
+
+
+def test_a_conflict_is_decided_by_one_form(archive: MemoryArchive) -> None:
+    for _ in range(2):
+        answer = post(archive, "/web/conflicts", CONFLICT)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/web/conflicts?notice=resolved")
+    events = archive.journal.events(ConflictResolved)
+    assert {(e.study_uid, e.sop_uid, e.served_sha256, e.as_of_offset) for e in events} == {
+        (STUDY, "1.2.3.1.1", "cd" * 32, 7)
+    }
+    assert len({e.correction_id for e in events}) == 1, "a click too many is the same decision"
+    assert "Decided" in get(archive, "/web/conflicts?notice=resolved&lang=en").text
+
+
+def test_a_form_of_another_session_is_refused(archive: MemoryArchive) -> None:
+    before = len(archive.journal.events(ConflictResolved))
+    for forged in ("", "00" * 32):
+        assert post(archive, "/web/conflicts", CONFLICT | {"csrf": forged}, LOCAL, "mine").status_code == 403
+    assert len(archive.journal.events(ConflictResolved)) == before
+
+    async def honest(client: httpx.AsyncClient) -> httpx.Response:
+        page = await client.get("/web/conflicts")
+        assert "Dr &lt;Mona&gt;" in page.text
+        found = re.search('name="csrf" value="([0-9a-f]{64})"', page.text)
+        assert found
+        return await client.post("/web/conflicts", data=CONFLICT | {"csrf": found[1]})
+
+    assert asked(archive, honest, LOCAL, "mine").status_code == 303
+
+
+def test_who_may_not_correct_cannot_by_a_form(archive: MemoryArchive) -> None:
+    before = len(archive.journal.events(ConflictResolved))
+    assert post(archive, "/web/conflicts", CONFLICT, caller(Role.OFFICER)).status_code == 403
+    assert len(archive.journal.events(ConflictResolved)) == before
+
+
+def test_the_ways_to_correct(archive: MemoryArchive) -> None:
+    path = f"/web/studies/{STUDY}/correct"
+    ids = [f"00000000-0000-4000-8000-0000000001{n:02}" for n in range(5)]
+    now = {"now-StudyDescription": "CT chest", "StudyDescription": "CT abdomen", "now-AccessionNumber": "A-1"}
+    said = {**now, "AccessionNumber": "A-1", "StudyDate": "2026-01-02", "now-StudyDate": "2025-02-28"}
+    assert post(archive, path, {"what": "attributes", "id": ids[0], **said}).status_code == 303
+    assert archive.journal.events(StudyCorrected)[-1].tags == ["00080020", "00081030"]
+    patient = {"PatientID": "P-9", "PatientName": "محمد^علي", "PatientBirthDate": "1990-01-01", "PatientSex": "M"}
+    assert post(archive, path, {"what": "patient", "id": ids[1], **patient}).status_code == 303
+    assert archive.journal.events(StudyReassigned)
+    assert post(archive, path, {"what": "reject", "id": ids[2], "code": "113001"}).status_code == 303
+    assert archive.journal.events(StudyRejected)[-1].code == "113001"
+    assert post(archive, path, {"what": "restore", "id": ids[3]}).status_code == 303
+    for wrong in ({"what": "attributes", **now, "StudyDescription": "CT chest"}, {"what": "patient", "PatientID": ""}):
+        assert post(archive, path, {"id": ids[4], **wrong}).status_code == 422
+    answer = post(archive, path, {"what": "attributes", "id": ids[4], "StudyDate": "2026-13-45"})
+    assert answer.status_code == 422
+    assert 'role="alert"' in answer.text
 
 
 def test_static_files_are_kept_for_ever(archive: MemoryArchive) -> None:
