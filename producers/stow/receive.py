@@ -168,6 +168,7 @@ class Receiver:
         """Bytes in memory of parts that were taken."""
         self._parts = 0
         self.outcomes: list[Outcome | None] = []
+        self._names: dict[str, str] = {}
         self.pack_ids: set[str] = set()
         """The packs of what was kept, for the read token."""
         self.error: SijilError | None = None
@@ -325,7 +326,10 @@ class Receiver:
         if refuse:
             raise Refused(refuse, named)
         found = identify_file(body.view(), sender=self._origin.sender, study_uid=self._study_uid)
-        stored = Stored(found.study_uid, found.series_uid, found.sop_uid, found.sop_class)
+        # What thousands of instances have in common is one string of them all.
+        common = (found.study_uid, found.series_uid, found.sop_class)
+        study, series, sop_class = (self._names.setdefault(n, n) for n in common)
+        stored = Stored(study, series, found.sop_uid, sop_class)
         return self._door.gateway.keep(self._feeder, found, body, self._origin), stored
 
     def _durable(self, future: Future[Kept], stored: Stored) -> Outcome:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from xml.etree import ElementTree
 
 import pytest
 
 from producers.identify import Named
-from producers.stow.answer import Failed, Outcome, Stored, body, status
+from producers.stow.answer import Failed, Outcome, Stored, body, status, xml_body
 
 BASE = "http://archive/dicom-web"
 ONE = Stored("1.1", "1.1.1", "1.1.1.1", "1.2.840")
@@ -51,6 +52,15 @@ def test_some_stored() -> None:
         }
     ]
     assert answer["0008119A"]["Value"] == [{"00081197": {"vr": "US", "Value": [0xC020]}}]
+
+
+def test_both_forms_say_the_same_in_the_order_of_tags() -> None:
+    outcomes = [BAD, ONE, UNKNOWN, ONE]
+    answer = json.loads(body(outcomes, BASE))
+    assert list(answer) == ["00081190", "00081198", "00081199", "0008119A"]
+    document = ElementTree.fromstring(xml_body(outcomes, BASE))  # noqa: S314 (our own)
+    assert [a.attrib["tag"] for a in document] == list(answer)
+    assert [len(a) for a in document] == [len(e["Value"]) for e in answer.values()]
 
 
 def test_studies_of_several_have_no_address_of_their_own() -> None:
