@@ -55,7 +55,7 @@ def test_some_stored() -> None:
 
 
 def test_both_forms_say_the_same_in_the_order_of_tags() -> None:
-    outcomes = [BAD, ONE, UNKNOWN, ONE]
+    outcomes: list[Outcome] = [BAD, ONE, UNKNOWN, ONE]
     answer = json.loads(body(outcomes, BASE))
     assert list(answer) == ["00081190", "00081198", "00081199", "0008119A"]
     document = ElementTree.fromstring(xml_body(outcomes, BASE))  # noqa: S314 (our own)
