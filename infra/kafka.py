@@ -215,19 +215,27 @@ class KafkaLog:
                 raise Transient(f"kafka: {step}: nothing came for {self._stall_s:.0f} s")
 
     def ends(self, topic: str) -> dict[int, int]:
+        newest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        return self._offsets(topic, newest)
+
+    def since(self, topic: str, from_ms: int) -> dict[int, int]:
+        first: Any = OffsetSpec.for_timestamp(from_ms) if from_ms else OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+        ends = self.ends(topic)
+        return {n: ends[n] if offset < 0 else offset for n, offset in self._offsets(topic, first).items()}
+
+    def _offsets(self, topic: str, which: Any) -> dict[int, int]:
         try:
             with self._lock:
                 if self._admin is None:
                     self._admin = AdminClient(self._connection, logger=_LOG)
             count = self._partitions.get(topic) or self._count(self._admin, topic)
-            newest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-            wanted = {TopicPartition(topic, n): newest for n in range(count)}
+            wanted = {TopicPartition(topic, n): which for n in range(count)}
             answers = self._admin.list_offsets(wanted, request_timeout=REQUEST_S)
             return {place.partition: future.result(REQUEST_S).offset for place, future in answers.items()}
         except KafkaException as e:
-            raise mapped(e.args[0], f"ends {topic}") from e
+            raise mapped(e.args[0], f"offsets of {topic}") from e
         except TimeoutError as e:
-            raise Transient(f"kafka: ends {topic}: no answer") from e
+            raise Transient(f"kafka: offsets of {topic}: no answer") from e
 
     def _count(self, admin: AdminClient, topic: str) -> int:
         """Number of partitions, asked once: it never changes."""

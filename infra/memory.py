@@ -82,6 +82,14 @@ class MemoryLog(_Server):
         self._reach()
         return {n: len(stored) for n, stored in enumerate(self._partitions(topic))}
 
+    def since(self, topic: str, from_ms: int) -> dict[int, int]:
+        self._reach()
+        found = {}
+        for n, stored in enumerate(self._partitions(topic)):
+            later = (s.position.offset for s in stored if s.timestamp_ms >= from_ms)
+            found[n] = next(later, len(stored))
+        return found
+
     def close(self) -> None:
         """Nothing to let go."""
 

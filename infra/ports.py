@@ -56,6 +56,11 @@ class Log(Protocol):
     def ends(self, topic: str) -> dict[int, int]:
         """Next offset of every partition. Raises Transient."""
 
+    def since(self, topic: str, from_ms: int) -> dict[int, int]:
+        """First offset of every partition whose record is of that time (the broker's) or later; its end where none is.
+        0: the first that the log still has. Raises Transient.
+        """
+
     def close(self) -> None:
         """Flush and let go."""
 

@@ -113,7 +113,7 @@ def verify(
         folder = Path(stack.enter_context(TemporaryDirectory(dir=scratch)))
         slots = Slots(folder)
         stack.callback(slots.close)
-        checker = _ObjectChecker(objects, documents, fast=fast)
+        checker = ObjectChecker(objects, documents, fast=fast)
         stack.callback(checker.stop)
         reader = _Reader(log, slots, checker, Report(fast), progress)
         reader.advance()
@@ -135,7 +135,7 @@ def verify(
 class _Reader:
     """Reads every topic from where it was to where the log ends."""
 
-    def __init__(self, log: Log, slots: Slots, checker: _ObjectChecker, report: Report, progress: Progress) -> None:
+    def __init__(self, log: Log, slots: Slots, checker: ObjectChecker, report: Report, progress: Progress) -> None:
         self.slots = slots
         self.report = report
         self.differing: dict[str, set[Fault]] = {}
@@ -204,7 +204,7 @@ def _chains(reader: _Reader, objects: Objects, bucket: str) -> Iterator[tuple[st
     known = {*reader.slots.sources, *reader.differing}
 
     def anchored(keys: Iterator[str]) -> Iterator[Anchor]:
-        for found in _anchors(objects, bucket, keys):
+        for found in read_anchors(objects, bucket, keys):
             if isinstance(found, Anchor):
                 yield found
             elif len(reader.report.unreadable_anchors) < FAULTS_SHOWN_MAX:
@@ -241,7 +241,7 @@ def _chain(reader: _Reader, source: str, found: Iterator[Anchor]) -> tuple[Sourc
     return report, sorted({*faults, *reader.differing.get(source, ())}, key=lambda f: (f.first, f.code))
 
 
-def _anchors(objects: Objects, bucket: str, keys: Iterator[str]) -> Iterator[Anchor | Defect]:
+def read_anchors(objects: Objects, bucket: str, keys: Iterator[str]) -> Iterator[Anchor | Defect]:
     """Anchors by their keys, in the order of the keys, some at a time; a Defect for what is none."""
 
     def read(key: str) -> Anchor | Defect:
@@ -255,7 +255,7 @@ def _anchors(objects: Objects, bucket: str, keys: Iterator[str]) -> Iterator[Anc
             yield from pool.map(read, some)
 
 
-class _ObjectChecker:
+class ObjectChecker:
     """Looks for objects on some threads while the log is read on."""
 
     def __init__(self, objects: Objects, documents: str, *, fast: bool) -> None:

@@ -46,11 +46,15 @@ TEXTS: dict[str, str] = {
 }
 
 
-def follow(records: Iterable[Links], anchors: Iterable[tuple[int, str]] = ()) -> Iterator[Fault]:
-    """Faults of a chain, in order. `records` and `anchors` (sequence, hash) each come once, in order of sequence."""
+def follow(
+    records: Iterable[Links], anchors: Iterable[tuple[int, str]] = (), base: tuple[int, str] = (0, GENESIS)
+) -> Iterator[Fault]:
+    """Faults of a chain behind `base` (sequence, hash), in order: what is up to there is believed. `records` and
+    `anchors` (sequence, hash) each come once, in order of sequence.
+    """
     wanted = iter(anchors)
     anchor = next(wanted, None)
-    sequence, before = 0, GENESIS
+    sequence, before = base
     for record in records:
         if record.sequence > sequence + 1:
             yield Fault("gap", sequence + 1, record.sequence - 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from datetime import UTC, datetime
 
 import click
 from rich.console import Console
@@ -16,6 +17,7 @@ from infra.kafka import KafkaLog
 from infra.objects import S3Objects
 from infra.settings import Settings
 from infra.verify import Report, verify
+from infra.verify_accesses import Proof, prove
 
 PIPE_COLUMNS = 200
 """A pipe has no width to fit into."""
@@ -23,14 +25,27 @@ PIPE_COLUMNS = 200
 
 @click.command("verify-log")
 @click.option("--fast", is_flag=True, help="Believe the checksums that S3 keeps: do not read the objects.")
+@click.option("--accesses", is_flag=True, help="Only accesses: that none was removed, changed or slipped in.")
+@click.option(
+    "--since",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.%fZ"]),
+    help="With --accesses: from then on (UTC); without it from the beginning.",
+)
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def command(fast: bool, as_json: bool) -> None:
+def command(fast: bool, accesses: bool, since: datetime | None, as_json: bool) -> None:
     """Check that the log is whole and that S3 has what it names.
 
     Reads every event of every topic. Each producer's chain must have no gap and no altered event, and must reach as far
     as it was anchored in S3. Each pack, manifest, archive copy, report and dead letter that an event names must be in
     S3 with the checksum the event gives; by default their bytes are read and hashed. Exit status 1 on any fault.
+
+    With --accesses, proves from the log and the anchors alone that the record of who looked is whole. Nothing of the
+    archive itself has to run.
     """
+    if since is not None and not accesses:
+        raise click.UsageError("--since goes with --accesses")
+    if fast and accesses:
+        raise click.UsageError("--fast is not for --accesses: lists of what was shown are read")
     settings = Settings.load("operator")
     telemetry.setup("verify-log", settings.log_level)
     log, objects = KafkaLog(settings), S3Objects(settings)
@@ -46,20 +61,25 @@ def command(fast: bool, as_json: bool) -> None:
     try:
         with shown:
             task = shown.add_task("events")
-            report = verify(
-                log,
-                objects,
-                documents=settings.bucket_documents,
-                anchors=settings.bucket_anchors,
-                fast=fast,
-                progress=lambda done, total: shown.update(task, completed=done, total=total),
-            )
+
+            def told_of(done: int, total: int) -> None:
+                shown.update(task, completed=done, total=total)
+
+            documents, anchors = settings.bucket_documents, settings.bucket_anchors
+            report: Report | Proof
+            if accesses:
+                moment = since.replace(tzinfo=UTC) if since else None
+                report = prove(log, objects, documents=documents, anchors=anchors, since=moment, progress=told_of)
+            else:
+                report = verify(log, objects, documents=documents, anchors=anchors, fast=fast, progress=told_of)
     finally:
         log.close()
         objects.close()
     if as_json:
         told = asdict(report) | {"faults": report.faults, "ok": not report.faults}
         click.echo(json.dumps(told, indent=2, default=sorted))
+    elif isinstance(report, Proof):
+        _print_proof(report)
     else:
         _print(report)
     sys.exit(1 if report.faults else 0)
@@ -89,6 +109,34 @@ def _print(report: Report) -> None:
     how = "by the checksums S3 keeps; their bytes were not read" if report.fast else "by their bytes"
     console.print(f"objects were checked {how}")
     console.print(f"{len(report.faults)} faults" if report.faults else "no fault: the log is whole")
+
+
+def _print_proof(proof: Proof) -> None:
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+    chains = _table("chain", "taken up at", "events", "last", "anchored up to", "anchored at", "chain alone", "faults")
+    for source, chain in proof.chains.items():
+        figures = _figures(chain.base, chain.records, chain.last, chain.anchored)
+        rest = _figures(chain.unanchored, len(chain.faults))
+        chains.add_row(source, *figures, chain.anchored_at or "never", *rest)
+    accesses = _table("accesses", "events")
+    for kind, count in sorted(proof.accesses.items()):
+        accesses.add_row(kind, f"{count:,}")
+    for table in (chains, accesses):
+        if table.row_count:
+            console.print(table)
+            console.print()
+    for fault in proof.faults:
+        console.print(f"FAULT {fault}", soft_wrap=True, markup=False)
+    since = f"since {proof.since}" if proof.since else "since the beginning"
+    if proof.faults:
+        console.print(f"{len(proof.faults)} faults: the record of accesses {since} is not whole")
+        return
+    total = sum(proof.accesses.values())
+    console.print(f"no fault: {total:,} access events {since}, none removed, changed or slipped in")
+    if any(chain.unanchored for chain in proof.chains.values()):
+        console.print(
+            "what is newer than its chain's last anchor is covered by the chain alone: ask again in some minutes"
+        )
 
 
 def _table(first: str, *others: str) -> Table:

@@ -68,6 +68,17 @@ class LogContract(ABC):
         offsets = [s.position.offset for s in stored]
         assert offsets == list(range(offsets[0], offsets[0] + 1500))
 
+    def test_since_a_time(self, log: Log) -> None:
+        first, second = record("one"), record("one")
+        place = log.append(first).result(30)
+        time.sleep(0.02)
+        middle = round(time.time() * 1000)
+        time.sleep(0.02)
+        log.append(second).result(30)
+        assert log.since(TOPIC, middle)[place.partition] == place.offset + 1
+        assert log.since(TOPIC, middle + 3_600_000) == log.ends(TOPIC), "nothing is so new"
+        assert set(log.since(TOPIC, 0).values()) == {0}, "all is still there"
+
     def test_partition_by_partition(self, log: Log) -> None:
         stored = self.appended(log, [record() for _ in range(100)])
         places = [(s.position.partition, s.position.offset) for s in stored]

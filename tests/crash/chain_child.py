@@ -46,6 +46,9 @@ class FileLog:
     def ends(self, topic: str) -> dict[int, int]:
         raise NotImplementedError("nothing reads here")
 
+    def since(self, topic: str, from_ms: int) -> dict[int, int]:
+        raise NotImplementedError
+
     def close(self) -> None:
         self._file.close()
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from infra import clock, s3
 from infra.chain import ChainedLog
 from infra.dead_letters import DeadLetters
-from infra.kafka import KafkaLog
+from infra.kafka import KafkaLog, connection
 from infra.objects import S3Objects
 from infra.ports import Stored
 from infra.settings import Settings
-from schemas.envelope import Record
-from schemas.events import DeadLetter, ReportIssued
+from schemas.envelope import Record, encode
+from schemas.events import AccessGranted, DeadLetter, ReportIssued, Shown
 from tests.local_stack import SERVERS, LocalStack
 
 pytestmark = pytest.mark.connected
@@ -121,6 +125,54 @@ def test_a_chain_and_a_document_lost_and_back(
     assert done.returncode == 0
     assert chain.source[:20] in done.stdout
     assert "no fault: the log is whole" in done.stdout
+
+
+def searched() -> AccessGranted:
+    """Somebody found a study."""
+    return AccessGranted(
+        access_id=str(clock.uuid7()),
+        actor="person:7",
+        role="doctor",
+        purpose="TREAT",
+        action="search",
+        occurred=clock.rfc3339(clock.now()),
+        shown=[Shown(study_uid="1.2.3")],
+        shown_count=1,
+    )
+
+
+def proved(stack: LocalStack, since: str) -> tuple[int, dict[str, Any]]:
+    done = stack.sijil("verify-log", "--accesses", "--since", since, "--json")
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_accesses_are_proved_and_a_forger_is_found(
+    stack: LocalStack, admin: Settings, chain: ChainedLog, log: KafkaLog
+) -> None:
+    since = clock.rfc3339(clock.now())
+    places = [chain.publish(searched()).acknowledged.result(30) for _ in range(5)]
+    status, told = proved(stack, since)
+    assert (status, told["faults"], told["accesses"]) == (0, [], {"access.granted.v1": 5})
+    assert told["chains"][chain.source]["records"] == 5
+    assert proved(stack, clock.rfc3339(clock.now() + timedelta(hours=1)))[1]["accesses"] == {}
+
+    # One that no chain has: it is found, though nothing is missing.
+    log.append(encode(searched(), id="forged", source="/forger/X/1", time=since)).result(30)
+    status, told = proved(stack, since)
+    (fault,) = told["faults"]
+    assert (status, fault.endswith("(/forger/X/1): is in no chain: nobody vouches for it")) == (1, True)
+
+    # Somebody who may administer Kafka removes the third and what its partition had before it.
+    client = AdminClient(connection(admin))
+    gone = places[2]
+    client.delete_records([TopicPartition(gone.topic, gone.partition, gone.offset + 1)])[
+        TopicPartition(gone.topic, gone.partition)
+    ].result(30)
+    done = stack.sijil("verify-log", "--accesses", "--since", since)
+    assert done.returncode == 1
+    missing = rf"FAULT {re.escape(chain.source)}: sequences? ([12] to )?3: missing from the log"
+    assert re.search(missing, done.stdout)
+    assert "the record of accesses since" in done.stdout
 
 
 def test_dead_letters(
