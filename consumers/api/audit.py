@@ -31,7 +31,7 @@ from consumers.api.window_counts import WindowCounts
 from infra import clock, telemetry
 from infra.ports import Objects
 from schemas.caller import Caller
-from schemas.errors import Invalid, Overloaded, SijilError, Transient
+from schemas.errors import Defect, Invalid, Overloaded, SijilError, Transient
 from schemas.events import AccessDenied, AccessEmergency, AccessGranted, AccessUsed, Event, Shown
 from schemas.identity import derived_id
 
@@ -313,7 +313,10 @@ class Audit:
     async def _durable(self, event: Event, id: str) -> None:
         """Step 1. Kafka's acknowledgement implies the journal's."""
         started = clock.monotonic()
-        publication = self._chain.publish(event, id=id)
+        try:
+            publication = self._chain.publish(event, id=id)
+        except Defect as e:
+            raise Transient("the access event could not be kept") from e  # the disk is gone, and this process ends
         EVENTS.labels(event.TYPE).inc()
         if started < self._away_until or not await _done(publication.acknowledged, ACKNOWLEDGE_WAIT_S):
             if started >= self._away_until:

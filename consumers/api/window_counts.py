@@ -36,7 +36,7 @@ _decoder = msgspec.json.Decoder(AccessUsed)
 
 
 class WindowCounts:
-    """The file of one process."""
+    """The file of one process, open until that ends: events may be kept, and slots let go, behind everything else."""
 
     def __init__(self, path: Path, slots_max: int) -> None:
         """Opens it, or makes it. Raises OSError for a disk that takes nothing."""
@@ -103,10 +103,6 @@ class WindowCounts:
         """The window's access.used is kept. From any thread."""
         self._write(slot, bytes(_COUNTS.size))
         self._free.append(slot)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._file)
 
     def _write(self, slot: int, data: bytes) -> bool:
         try:

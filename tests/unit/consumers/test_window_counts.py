@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from consumers.api.audit import Audit
 from consumers.api.window_counts import SLOT_BYTES, WindowCounts
 from infra.memory import MemoryObjects
 from schemas.caller import Caller
+from schemas.errors import Overloaded
 from schemas.events import AccessGranted, AccessUsed
 from schemas.roles import Role
 from tests.unit.consumers.archive import Journal
@@ -136,3 +141,72 @@ def test_a_file_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     killed_after(path, 10, studies=3)
     os.truncate(path, 2 * SLOT_BYTES + 100)
     assert [u.study_uid for u in restarted(path)] == ["1.2.0", "1.2.1"]
+
+
+STEP = st.one_of(
+    st.tuples(st.just("read"), st.integers(0, 3), st.integers(0, 99)),
+    st.tuples(st.sampled_from(["later", "sweep", "kill", "stop", "full", "room"]), st.just(0), st.just(0)),
+)
+
+
+@settings(deadline=None)
+@given(steps=st.lists(STEP, max_size=40))
+def test_whatever_happens_each_answer_is_counted_once(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
+) -> None:
+    """Reads, passing time, a full chain, ends and kills, in any order."""
+    path = tmp_path_factory.mktemp("counts") / "windows"
+    journal, clock = Journal(), Clock()
+    made: Counter[str] = Counter()
+    size: Counter[str] = Counter()
+
+    processes: list[WindowCounts] = []
+
+    def begun() -> Audit:
+        processes.append(WindowCounts(path, 64))
+        return audit_of(journal, processes[-1])
+
+    async def run() -> None:
+        audit = begun()
+        for what, study, count in steps:
+            if what == "read":
+                try:
+                    window = await audit.grant(WHO, f"1.2.{study}", KEY, "retrieve")
+                except Overloaded:
+                    continue
+                window.use()
+                window.count(count)
+                made[window.access_id] += 1
+                size[window.access_id] += count
+            elif what == "later":
+                clock.now += 45.0
+            elif what == "sweep":
+                audit.sweep()
+            elif what in ("kill", "stop"):
+                if what == "stop":
+                    await audit.stop()
+                audit = begun()
+            else:
+                journal.full = what == "full"
+        journal.full = False
+        await audit.stop()
+        begun().sweep()
+
+    with patch("consumers.api.audit.clock.monotonic", clock):
+        asyncio.run(run())
+    for counts in processes:
+        os.close(counts._file)
+    granted = {e.access_id for e in journal.events(AccessGranted)}
+    told = {p.id: p.event for p in journal.published if isinstance(p.event, AccessUsed)}
+    assert set(made) <= granted
+    assert {e.access_id: e.uses for e in told.values()} == dict(made)
+    assert {e.access_id: e.bytes for e in told.values()} == {id: size[id] for id in made}
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
