@@ -27,6 +27,7 @@ from infra.settings import Settings
 from infra.stack import status
 from schemas.events import AccessGranted, Shown
 from tests.bench import durability
+from tests.bench.access_cost import cost
 from tests.bench.clients import Doors, Ingest, Latency, ingest, latency, questions
 from tests.bench.corpus import Instance, make_ct
 from tests.local_stack import LocalStack
@@ -142,6 +143,7 @@ def measure(stack: LocalStack, folder: Path, slices: int, studies: int, console:
     console.print("queries and retrieves …")
     reads = {name: latency(ask, doors.base, n) for name, (ask, n) in questions(corpus[0]).items()}
     memory = {p.name: p.memory_mb for p in status.collect(stack.settings("admin"))}
+    added = cost(doors.base, corpus)
     console.print("events …")
     events = access_events(settings, folder / "chain-1")
     projected = projection(settings, folder / "chain-2")
@@ -158,6 +160,7 @@ def measure(stack: LocalStack, folder: Path, slices: int, studies: int, console:
         "ingest": ingests,
         "reads_ms": reads,
         "access_event_ms": events,
+        "access_event_cost_ms": added,
         "projection": projected,
         "memory_mb": memory,
         "durable_settings_ms": durable,
@@ -197,6 +200,7 @@ def show(result: dict[str, Any], console: Console) -> None:
     for title, rows in (
         ("Reads, one client, access events included", result["reads_ms"]),
         ("One access event", result["access_event_ms"]),
+        ("What it adds to an answer", result["access_event_cost_ms"]),
         *((f"Durable settings: {name}", rows) for name, rows in result["durable_settings_ms"].items()),
     ):
         table = Table("", "n", "p50 ms", "p95 ms", title=title, title_justify="left")

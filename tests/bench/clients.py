@@ -69,9 +69,9 @@ class Http:
         url = urlsplit(base)
         self._conn = http.client.HTTPConnection(url.hostname or "", url.port, timeout=120)
 
-    def get(self, path: str, accept: str) -> bytes:
+    def get(self, path: str, accept: str, **headers: str) -> bytes:
         """The body of a 200, empty for a 204; anything else is an error."""
-        self._conn.request("GET", path, headers={"Accept": accept})
+        self._conn.request("GET", path, headers={"Accept": accept, **headers})
         answer = self._conn.getresponse()
         body = answer.read()
         if answer.status not in (200, 204):
