@@ -43,6 +43,7 @@ from infra.kafka import KafkaLog
 from infra.objects import S3Objects
 from infra.ports import Log, Objects
 from infra.settings import Settings
+from infra.unloaded import DECODERS, keep_out
 from schemas.roles import Permission
 
 __all__ = ["HttpDoor", "Register", "command", "compose", "problem"]
@@ -280,5 +281,6 @@ def command() -> None:
     """Run the HTTP door: DICOMweb, reports, patients' files, the access trail, /docs."""
     settings = Settings.load("api")
     telemetry.setup("api", settings.log_level)
+    keep_out(*DECODERS)
     log.info("http door opens", host=settings.http_host, port=settings.http_port)
     serve(settings)
