@@ -28,11 +28,20 @@ from infra.stack import status
 from schemas.events import AccessGranted, Shown
 from tests.bench import durability
 from tests.bench.access_cost import cost
-from tests.bench.clients import Doors, Ingest, Latency, ingest, latency, questions
+from tests.bench.clients import Doors, Ingest, Latency, ingest, latency, questions, retrieves
 from tests.bench.corpus import Instance, make_ct
 from tests.local_stack import LocalStack
 
-RUNS = (("C-STORE", 1), ("C-STORE", 4), ("STOW-RS", 1), ("STOW-RS", 4))
+EXPLICIT, IMPLICIT = "Explicit VR LE", "Implicit VR LE"
+RUNS = (
+    ("C-STORE", EXPLICIT, 1),
+    ("C-STORE", EXPLICIT, 4),
+    ("STOW-RS", EXPLICIT, 1),
+    ("STOW-RS", EXPLICIT, 4),
+    ("C-STORE", IMPLICIT, 4),
+    ("STOW-RS", IMPLICIT, 4),
+)
+"""Most modalities send Implicit VR; nothing leaves in it, so retrieval encodes it anew."""
 EVENTS = 20_000
 """Events published to see how fast the projections take them."""
 
@@ -134,16 +143,21 @@ def measure(stack: LocalStack, folder: Path, slices: int, studies: int, console:
         f"http://{settings.http_host}:{settings.http_port}", settings.dicom_host, settings.dicom_port, settings.ae_title
     )
     ingests: list[Ingest] = []
-    corpus: list[list[Instance]] = []
-    for n, (door, senders) in enumerate(RUNS):
-        corpus = make_ct(folder / f"run-{n}", studies=studies, slices=slices, seed=500 + n)
-        console.print(f"ingest {door}, {senders} senders …")
-        ingests.append(ingest(doors, door, senders, corpus))
+    corpora: dict[str, list[list[Instance]]] = {}
+    for n, (door, encoding, senders) in enumerate(RUNS):
+        corpus = corpora[encoding] = make_ct(
+            folder / f"run-{n}", studies=studies, slices=slices, seed=500 + n, implicit=encoding == IMPLICIT
+        )
+        console.print(f"ingest {door}, {encoding}, {senders} senders …")
+        ingests.append(ingest(doors, door, encoding, senders, corpus))
         _settle(settings)
     console.print("queries and retrieves …")
-    reads = {name: latency(ask, doors.base, n) for name, (ask, n) in questions(corpus[0]).items()}
+    asked = questions(corpora[EXPLICIT][0])
+    for encoding, corpus in corpora.items():
+        asked |= {f"{name}, {encoding}": ask for name, ask in retrieves(corpus[0]).items()}
+    reads = {name: latency(ask, doors.base, n) for name, (ask, n) in asked.items()}
     memory = {p.name: p.memory_mb for p in status.collect(stack.settings("admin"))}
-    added = cost(doors.base, corpus)
+    added = cost(doors.base, corpora[EXPLICIT])
     console.print("events …")
     events = access_events(settings, folder / "chain-1")
     projected = projection(settings, folder / "chain-2")
@@ -156,7 +170,11 @@ def measure(stack: LocalStack, folder: Path, slices: int, studies: int, console:
     }
     return {
         "machine": machine(),
-        "corpus": {"studies": studies, "slices": slices, "bytes_per_slice": corpus[0][0].path.stat().st_size},
+        "corpus": {
+            "studies": studies,
+            "slices": slices,
+            "bytes_per_slice": corpora[EXPLICIT][0][0].path.stat().st_size,
+        },
         "ingest": ingests,
         "reads_ms": reads,
         "access_event_ms": events,
@@ -185,11 +203,20 @@ def show(result: dict[str, Any], console: Console) -> None:
     )
     title = f"Ingest: {c['studies']} studies of {c['slices']} slices of {c['bytes_per_slice'] / 1e6:.2f} MB"
     table = Table(
-        "door", "senders", "instances/s", "MB/s", "queryable p50 ms", "p95 ms", title=title, title_justify="left"
+        "door",
+        "encoding",
+        "senders",
+        "instances/s",
+        "MB/s",
+        "queryable p50 ms",
+        "p95 ms",
+        title=title,
+        title_justify="left",
     )
     for i in result["ingest"]:
         table.add_row(
             i.door,
+            i.encoding,
             str(i.senders),
             f"{i.instances / i.seconds:.0f}",
             f"{i.megabytes / i.seconds:.0f}",

@@ -54,6 +54,7 @@ class Ingest:
     """One ingest run."""
 
     door: str
+    encoding: str
     senders: int
     instances: int
     seconds: float
@@ -110,8 +111,8 @@ def storescu(doors: Doors, study: Sequence[Instance]) -> None:
     subprocess.run(command, check=True, capture_output=True, env={"TCP_NODELAY": "1"}, timeout=600)
 
 
-def ingest(doors: Doors, door: str, senders: int, studies: Sequence[Sequence[Instance]]) -> Ingest:
-    """Send studies with a number of senders at once, and watch each become queryable."""
+def ingest(doors: Doors, door: str, encoding: str, senders: int, studies: Sequence[Sequence[Instance]]) -> Ingest:
+    """Send studies of an encoding with a number of senders at once, and watch each become queryable."""
     visible: list[float] = []
     local = threading.local()
 
@@ -146,7 +147,7 @@ def ingest(doors: Doors, door: str, senders: int, studies: Sequence[Sequence[Ins
             w.result()
     count = sum(map(len, studies))
     size = sum(i.path.stat().st_size for s in studies for i in s)
-    return Ingest(door, senders, count, round(seconds, 2), round(size / 1e6, 1), Latency.of(visible))
+    return Ingest(door, encoding, senders, count, round(seconds, 2), round(size / 1e6, 1), Latency.of(visible))
 
 
 def _count(http_: Http, study: str) -> int:
@@ -168,10 +169,10 @@ def latency(ask: Callable[[Http], object], base: str, n: int) -> Latency:
 
 
 def questions(study: Sequence[Instance]) -> dict[str, tuple[Callable[[Http], object], int]]:
-    """Name → (request, how often)."""
+    """Name → (request, how often), of the tables and headers."""
     first = study[0]
     dicomweb = f"/dicom-web/studies/{first.study}"
-    json_, multipart = "application/dicom+json", 'multipart/related; type="application/dicom"'
+    json_ = "application/dicom+json"
 
     def rows(path: str, least: int) -> Callable[[Http], object]:
         def ask(h: Http) -> object:
@@ -182,17 +183,6 @@ def questions(study: Sequence[Instance]) -> dict[str, tuple[Callable[[Http], obj
 
         return ask
 
-    def body(path: str, least: int, accept: str = multipart) -> Callable[[Http], object]:
-        def ask(h: Http) -> object:
-            got = h.get(path, accept)
-            if len(got) < least:
-                raise RuntimeError(f"expected at least {least} bytes, got {len(got)}")
-            return got
-
-        return ask
-
-    size = first.path.stat().st_size
-    instance = f"{dicomweb}/series/{first.series}/instances/{first.sop}"
     return {
         "QIDO-RS study by UID": (rows(f"/dicom-web/studies?StudyInstanceUID={first.study}", 1), 200),
         "QIDO-RS by PatientName prefix": (rows("/dicom-web/studies?PatientName=bench*&limit=25", 1), 100),
@@ -202,14 +192,32 @@ def questions(study: Sequence[Instance]) -> dict[str, tuple[Callable[[Http], obj
             rows(f"{dicomweb}/series/{first.series}/metadata", len(study)),
             50,
         ),
+    }
+
+
+def retrieves(study: Sequence[Instance]) -> dict[str, tuple[Callable[[Http], object], int]]:
+    """Name → (request, how often), of the bytes of a study."""
+    first = study[0]
+    series = f"/dicom-web/studies/{first.study}/series/{first.series}"
+    instance = f"{series}/instances/{first.sop}"
+    multipart = 'multipart/related; type="application/dicom"'
+    size = first.path.stat().st_size
+
+    def body(path: str, least: int, accept: str = multipart) -> Callable[[Http], object]:
+        def ask(h: Http) -> object:
+            got = h.get(path, accept)
+            if len(got) < least:
+                raise RuntimeError(f"expected at least {least} bytes, got {len(got)}")
+            return got
+
+        return ask
+
+    return {
         "WADO-RS instance": (body(instance, size - 2000), 200),
         "WADO-RS …/original": (body(f"{instance}/original", size), 200),
         "WADO-RS frame 1": (
             body(f"{instance}/frames/1", 512 * 512 * 2, 'multipart/related; type="application/octet-stream"'),
             200,
         ),
-        f"WADO-RS series of {len(study)} instances": (
-            body(f"{dicomweb}/series/{first.series}", (size - 2000) * len(study)),
-            10,
-        ),
+        f"WADO-RS series of {len(study)} instances": (body(series, (size - 2000) * len(study)), 10),
     }

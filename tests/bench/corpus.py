@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 ROOT_UID = "2.25.3141592653"
 ROWS = COLUMNS = 512
@@ -27,8 +27,10 @@ class Instance:
     path: Path
 
 
-def make_ct(folder: Path, *, studies: int, slices: int, seed: int, rows: int = ROWS) -> list[list[Instance]]:
-    """`studies` folders of `slices` files each. Returns them study by study."""
+def make_ct(
+    folder: Path, *, studies: int, slices: int, seed: int, rows: int = ROWS, implicit: bool = False
+) -> list[list[Instance]]:
+    """`studies` folders of `slices` files each, Explicit or Implicit VR Little Endian. Returns them study by study."""
     noise = np.random.default_rng(seed)
     planes = [noise.integers(0, 4096, (rows, COLUMNS), dtype=np.uint16).tobytes() for _ in range(8)]
     made = []
@@ -36,16 +38,19 @@ def make_ct(folder: Path, *, studies: int, slices: int, seed: int, rows: int = R
         study = f"{ROOT_UID}.{seed}.{n + 1}"
         home = folder / f"study-{n:04d}"
         home.mkdir(parents=True, exist_ok=True)
-        made.append([_slice(home, study, i, planes[i % len(planes)], rows, n) for i in range(slices)])
+        syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        made.append([_slice(home, study, i, planes[i % len(planes)], rows, n, syntax) for i in range(slices)])
     return made
 
 
-def _slice(home: Path, study: str, number: int, pixels: bytes, rows: int, patient: int) -> Instance:
+def _slice(
+    home: Path, study: str, number: int, pixels: bytes, rows: int, patient: int, transfer_syntax: UID
+) -> Instance:
     series, sop = f"{study}.1", f"{study}.1.{number + 1}"
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.MediaStorageSOPInstanceUID = UID(sop)
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = transfer_syntax
     meta.ImplementationClassUID = UID(f"{ROOT_UID}.0")
     ds = FileDataset("", Dataset(), file_meta=meta, preamble=b"\0" * 128)
     ds.SpecificCharacterSet = "ISO_IR 192"
