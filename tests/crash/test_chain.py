@@ -19,15 +19,17 @@ from schemas.envelope import Record, decode, link_of, record_hash
 
 CHILD = Path(__file__).with_name("chain_child.py")
 ROOT = Path(__file__).resolve().parents[2]
-COUNT = 12
+COUNT, COUNT_MAX = 12, 10_000
 POINTS = ("chain.before-fsync", "chain.after-fsync", "chain.after-send", "chain.after-ack", "chain.before-forget")
 
 
-def run(folder: Path, log: Path, first: int, fault: str = "") -> tuple[list[str], int]:
-    """(ids of events called kept, exit status) of one life."""
+def run(folder: Path, log: Path, life: int, fault: str = "") -> tuple[list[str], int]:
+    """(ids of events called kept, exit status) of one life. One that is to be killed publishes until it is: how often
+    it passes a step between two events depends on its threads' turns.
+    """
     environment = {**os.environ, faults.VARIABLE: fault, "PYTHONPATH": str(ROOT)}
     child = subprocess.run(
-        [sys.executable, CHILD, folder, log, str(first), str(COUNT)],
+        [sys.executable, CHILD, folder, log, str(life * COUNT_MAX), str(COUNT_MAX if fault else COUNT)],
         env=environment,
         stdout=subprocess.PIPE,
         timeout=60,
@@ -42,7 +44,7 @@ def test_killed_and_started_again(tmp_path: Path, point: str, passing: int) -> N
     folder, log = tmp_path / "chain", tmp_path / "log"
     kept: list[str] = []
     for life, fault in enumerate((f"{point}:{passing}", f"{point}:{passing}", "")):
-        ids, status = run(folder, log, life * COUNT, fault)
+        ids, status = run(folder, log, life, fault)
         assert status == (-9 if fault else 0)
         kept += ids
     records = [msgspec.json.decode(line, type=Record) for line in log.read_bytes().splitlines()]
