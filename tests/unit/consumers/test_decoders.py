@@ -32,7 +32,7 @@ if __name__ == "__main__":
 
 def available(transfer_syntax: str) -> bool:
     try:
-        return bool(get_decoder(transfer_syntax).is_available)  # type: ignore[arg-type]
+        return bool(get_decoder(transfer_syntax).is_available)
     except NotImplementedError:
         return False
 
