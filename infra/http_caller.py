@@ -45,15 +45,15 @@ class Authenticator(Protocol):
 
 Denied = Callable[[Caller, str, str, str], Awaitable[str]]
 """(caller, permission, reason, study_uid) → id of the event that records the refusal, durable."""
-Within = Callable[[Caller, Permission, Sequence[str]], Awaitable[str]]
-"""(caller, permission, study_uids) → why these studies are beyond their scope; empty if they are not."""
+Within = Callable[[Caller, Permission, Sequence[str], str], Awaitable[str]]
+"""(caller, permission, study_uids, patient key) → why this is beyond their scope; empty if it is not."""
 
 
 async def _not_recorded(caller: Caller, permission: str, reason: str, study_uid: str) -> str:
     return ""
 
 
-async def _nobody_knows(caller: Caller, permission: Permission, study_uids: Sequence[str]) -> str:
+async def _nobody_knows(caller: Caller, permission: Permission, study_uids: Sequence[str], patient_key: str) -> str:
     return "scope-unknown"
 
 
@@ -91,15 +91,19 @@ class Gate:
             return replace(found, purpose=checked_purpose(stated))
         return found
 
-    async def admit(self, request: Request, permission: Permission, study_uids: Sequence[str] = ()) -> Caller:
-        """Who asks, if they may do this with these studies. Raises Unauthenticated, Forbidden (recorded)."""
+    async def admit(
+        self, request: Request, permission: Permission, study_uids: Sequence[str] = (), patient_key: str = ""
+    ) -> Caller:
+        """Who asks, if they may do this with these studies, or this patient. Raises Unauthenticated, Forbidden
+        (recorded).
+        """
         caller = caller_of(request)
         reason = ""
         scope = scope_of(caller.role, permission)
         if scope is Scope.NONE:
             reason = "role"
-        elif study_uids and scope is not Scope.WHOLE:
-            reason = await self.within(caller, permission, study_uids)
+        elif (study_uids or patient_key) and scope is not Scope.WHOLE:
+            reason = await self.within(caller, permission, study_uids, patient_key)
         if reason:
             access_id = await self.denied(caller, permission, reason, study_uids[0] if study_uids else "")
             raise Forbidden(reason, f"{caller.role} may not: {permission}", access_id=access_id)
@@ -188,7 +192,8 @@ class Needs:
 
     async def __call__(self, request: Request) -> Caller:
         study: str = request.path_params.get("study", "")
-        return await gate_of(request.app).admit(request, self.permission, (study,) if study else ())
+        key: str = request.path_params.get("key", "")
+        return await gate_of(request.app).admit(request, self.permission, (study,) if study else (), key)
 
 
 def needs(permission: Permission) -> Any:

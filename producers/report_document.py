@@ -5,6 +5,7 @@ Everything else in the document is kept as it came, numbers to their last digit.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from schemas.identity import check_uid, derived_id
 from schemas.lifecycle import REPORT_TRANSITIONS
 
 STUDIES_MAX: Final = 16
+PEOPLE_MAX: Final = 32
+_PERSON: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 STATUSES: Final = frozenset(REPORT_TRANSITIONS) - {""}
 UID_SYSTEM: Final = "urn:dicom:uid"
 _OID: Final = "urn:oid:"
@@ -38,6 +41,11 @@ class Report:
     issued: str
     """RFC 3339, UTC; empty when the document does not say."""
     resource: Mapping[str, Any]
+
+    @property
+    def people(self) -> tuple[tuple[str, str], ...]:
+        """(person id, `referring` or `reporting`) of those whom the document names by a reference to a Practitioner."""
+        return tuple(dict.fromkeys(_people(self.resource)))[:PEOPLE_MAX]
 
 
 def parse(document: bytes) -> Report:
@@ -117,6 +125,22 @@ def _study_uids(resource: Mapping[str, Any]) -> Iterator[str]:
         uid = value.removeprefix(_OID)
         check_uid(uid)
         yield uid
+
+
+def _people(resource: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Requesters of contained ServiceRequests; performers and interpreters (FHIR R4 DiagnosticReport)."""
+    for contained in _list(resource.get("contained")):
+        if _text(contained, "resourceType") == "ServiceRequest" and (found := _person(contained.get("requester"))):
+            yield found, "referring"
+    for member in ("performer", "resultsInterpreter"):
+        for reference in _list(resource.get(member)):
+            if found := _person(reference):
+                yield found, "reporting"
+
+
+def _person(reference: Any) -> str:
+    kind, _, id = _text(reference, "reference").partition("/")
+    return id if kind == "Practitioner" and _PERSON.match(id) else ""
 
 
 def _instant(value: Any) -> str:

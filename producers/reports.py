@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Collection
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +32,7 @@ from infra.http_problems import problem
 from infra.ports import Objects
 from producers.report_document import Report, parse, report_id, same_content, versioned
 from schemas.errors import Defect, Invalid, Permanent, SijilError
-from schemas.events import ReportIssued
+from schemas.events import Named, ReportIssued
 from schemas.identity import derived_id
 from schemas.lifecycle import may_follow
 from schemas.roles import Permission
@@ -111,6 +112,11 @@ class Reports:
             raise Conflict(412, "report-version", f"the current version is {current}")
         return self._store(id, report, versions)
 
+    def covered(self, id: str) -> tuple[str, ...]:
+        """The studies of a report's last version; none if there is none."""
+        versions = self._versions(id)
+        return self._read(id, versions[-1]).report.study_uids if versions else ()
+
     def _store(self, id: str, report: Report, versions: list[int]) -> Told:
         version = (versions[-1] if versions else 0) + 1
         if version > VERSIONS_MAX:
@@ -143,6 +149,7 @@ class Reports:
             document_key=_key(id, kept.version),
             document_size=kept.size,
             document_sha256=kept.sha256,
+            people=[Named(person_id=p, relation=r) for p, r in kept.report.people],
         )
         publication = self._chain.publish(event, id=event_id(id, kept.version), subject=id)
         publication.kept.result(KEPT_S)
@@ -194,6 +201,8 @@ def register(app: FastAPI, http: HttpDoor) -> None:
     )
     async def add(request: Request) -> Response:
         body = await _body(request)
+        if body is not None:
+            await _within(http, request, parse(body).study_uids)
         asked = request.headers.get("report-id", "")
         return await _answer(partial(reports.add, body, asked)) if body is not None else _unsupported()
 
@@ -207,8 +216,15 @@ def register(app: FastAPI, http: HttpDoor) -> None:
         body = await _body(request)
         if body is None:
             return _unsupported()
+        # Neither what it covers now nor what it covered is beyond the caller's scope
+        covered = await asyncio.to_thread(reports.covered, _id(report))
+        await _within(http, request, {*covered, *parse(body).study_uids})
         expected = _if_match(request.headers.get("if-match"))
         return await _answer(partial(reports.replace, _id(report), body, expected))
+
+
+async def _within(http: HttpDoor, request: Request, study_uids: Collection[str]) -> None:
+    await http.gate.admit(request, Permission.REPORT_WRITE, tuple(study_uids))
 
 
 async def _answer(work: partial[Told]) -> Response:

@@ -32,6 +32,8 @@ from schemas.events import (
     StudyRejected,
     StudyReopened,
     StudyRestored,
+    TreatingEnded,
+    TreatingStated,
 )
 from schemas.tables import Write
 from schemas.topics import TOPICS, topic_of
@@ -64,6 +66,8 @@ PROJECT: Mapping[type[Event], Project] = {
     ConflictFound: lifecycle.conflict_found,
     DuplicateFound: lifecycle.duplicate_found,
     PatientSeen: patients.seen,
+    TreatingStated: patients.treating_stated,
+    TreatingEnded: patients.treating_ended,
     PackArchived: archive.archived,
     ReportIssued: reports.issued,
     AccessGranted: accesses.granted,

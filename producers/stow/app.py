@@ -10,6 +10,7 @@ is nothing.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from infra import telemetry
-from infra.http_caller import needs
+from infra.http_caller import caller_of, needs
 from infra.http_door import HttpDoor
 from infra.http_problems import of_error, problem
 from producers.gateway import Gateway, Origin
@@ -35,10 +36,11 @@ from producers.stow.multipart import Begin, End, Parser, media_type
 from producers.stow.negotiate import DICOM, DICOM_JSON, DICOM_XML, METADATA, MULTIPART
 from producers.stow.receive import Budget, Door, Receiver, TooManyParts
 from schemas import read_token
+from schemas.caller import ALL_SITES, Caller
 from schemas.errors import Invalid, SijilError, Transient
 from schemas.identity import check_uid
 from schemas.pack import Sender
-from schemas.roles import Permission
+from schemas.roles import Permission, Scope, scope_of
 
 log = telemetry.logger(__name__)
 
@@ -71,6 +73,9 @@ THREADS = 4
 MEMORY_MAX = 256 * MB
 """Of parts of all requests together; beyond, parts go to files."""
 RETRY_AFTER_S = 30
+SITE_HEADER = "Sijil-Site"
+"""Of a sender for several sites: the one it sends for now."""
+_SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 STOP_S = 5.0
 REQUESTS = telemetry.Counter("sijil_stow_requests", "STOW-RS requests by the status of their answers", ["status"])
 
@@ -278,8 +283,24 @@ def _declared(request: Request) -> int:
 def _origin(request: Request, door: Door) -> Origin:
     address = request.client.host if request.client else ""
     came_by = "import" if request.headers.get("user-agent", "").startswith(IMPORT_AGENT) else "stow"
-    site = door.gateway.settings.site
+    site = site_of(caller_of(request), request.headers.get(SITE_HEADER, ""), door.gateway.settings.site)
     return Origin(Sender(door=came_by, address=address), site, site)
+
+
+def site_of(caller: Caller, stated: str, own: str) -> str:
+    """The site that a sender speaks for: one of its own; for whoever may send for all the one stated, else ours.
+
+    Raises Invalid(`site`).
+    """
+    if scope_of(caller.role, Permission.STUDY_STORE) is Scope.WHOLE or ALL_SITES in caller.sites:
+        found = stated or own
+    else:
+        found = stated or (next(iter(caller.sites)) if len(caller.sites) == 1 else "")
+        if found not in caller.sites:
+            raise Invalid("site", f"{SITE_HEADER} names one of the sites that you send for")
+    if not _SITE.match(found):
+        raise Invalid("site", f"{SITE_HEADER} is a site's identifier")
+    return found
 
 
 def _busy() -> Response:

@@ -22,4 +22,7 @@ def issued(fact: Fact, event: ReportIssued) -> list[Write]:
     writes: list[Write] = [Upsert("reports", version, {**columns, "study_uids": list(event.study_uids)}, fact.offset)]
     for uid in dict.fromkeys(event.study_uids):
         writes.append(Upsert("reports_by_study", {"study_uid": uid, **version}, columns, fact.offset))
+        for named in event.people:
+            key = {"person_id": named.person_id, "report_id": event.report_id, "study_uid": uid}
+            writes.append(Upsert("studies_by_reporter", key, {"relation": named.relation}, fact.offset))
     return writes
