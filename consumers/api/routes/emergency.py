@@ -35,7 +35,7 @@ _KEY = re.compile(r"k[0-9]{1,4}:[A-Za-z0-9_-]{43}\Z")
 class Stated(msgspec.Struct, forbid_unknown_fields=True):
     """The body. One of `study_uid` and `patient_key` is needed."""
 
-    statement: Annotated[str, msgspec.Meta(min_length=10, max_length=2000)]
+    words: Annotated[str, msgspec.Meta(min_length=10, max_length=2000)]
     reason: str = "no-relation"
     study_uid: str = ""
     patient_key: str = ""
@@ -46,10 +46,10 @@ def parse(body: bytes) -> Stated:
     try:
         stated = msgspec.json.decode(body, type=Stated)
     except msgspec.DecodeError as e:
-        text = "study_uid or patient_key, reason, and a statement of 10 to 2000 characters are needed"
+        text = "study_uid or patient_key, reason, and words of 10 to 2000 characters are needed"
         raise Invalid("emergency-body", text) from e
-    if not stated.statement.strip():
-        raise Invalid("emergency-body", "a statement of 10 to 2000 characters is needed")
+    if not stated.words.strip():
+        raise Invalid("emergency-body", "words of 10 to 2000 characters are needed")
     if stated.reason not in REASONS:
         raise Invalid("emergency-reason", f"reason is one of {', '.join(REASONS)}")
     if not stated.study_uid and not _KEY.match(stated.patient_key):
@@ -66,7 +66,7 @@ def add(app: FastAPI, room: Room, audit: Audit) -> None:
         PATH,
         tags=["Who"],
         summary="State an emergency, and be let in to a patient's file for a time",
-        description="For those who have no relation to the patient. `statement` is read by the data protection officer;"
+        description="For those who have no relation to the patient. `words` are read by the data protection officer;"
         f" `reason` is one of {', '.join(REASONS)}. The patient sees it in their trail.",
         dependencies=[needs(Permission.ACCESS_EMERGENCY)],
         status_code=201,
@@ -89,7 +89,7 @@ def add(app: FastAPI, room: Room, audit: Audit) -> None:
         # Step 2: durable
         until = clock.now() + timedelta(hours=room.settings.emergency_hours)
         access_id = await audit.emergency(
-            caller, stated.study_uid, key, stated.reason, stated.statement.strip(), until=until
+            caller, stated.study_uid, key, stated.reason, stated.words.strip(), until=until
         )
         # Step 3: let in
         room.scopes.let_in(caller.actor, stated.study_uid, key, until)

@@ -200,7 +200,7 @@ def test_a_file_of_a_patient_shows_what_of_it_is_one_s_own(world: World) -> None
     assert listed(patient(world.mona)) == {MONA, MONA_ALEX}
 
 
-STATED = {"reason": "life-threatening", "statement": "Unconscious in our emergency room", "study_uid": MONA}
+STATED = {"reason": "life-threatening", "words": "Unconscious in our emergency room", "study_uid": MONA}
 
 
 def test_break_glass_opens_the_patient_s_file_at_once(world: World) -> None:
@@ -211,7 +211,7 @@ def test_break_glass_opens_the_patient_s_file_at_once(world: World) -> None:
     (event,) = world.archive.journal.events(AccessEmergency)
     assert (event.access_id, event.until) == (opened.json()["access_id"], opened.json()["until"])
     assert (event.study_uid, event.patient_key, event.purpose) == (MONA, world.mona, "ETREAT")
-    assert STATED["statement"] not in repr(world.archive.journal.published)
+    assert STATED["words"] not in repr(world.archive.journal.published)
     granted = world.archive.journal.events(AccessGranted)[-1]
     assert granted.study_uid == MONA
     narrowed(world, staff(Role.DOCTOR, person="dr-8"), set())
@@ -237,9 +237,9 @@ def test_break_glass_lets_nobody_in_whom_the_log_does_not_know(world: World) -> 
 @pytest.mark.parametrize(
     ("changed", "status"),
     [
-        ({"statement": "short"}, 400),
-        ({"statement": " " * 20}, 400),
-        ({"statement": "x" * 3000}, 400),
+        ({"words": "short"}, 400),
+        ({"words": " " * 20}, 400),
+        ({"words": "x" * 3000}, 400),
         ({"reason": "curiosity"}, 400),
         ({"study_uid": ""}, 400),
         ({"study_uid": "no uid"}, 400),
