@@ -34,6 +34,7 @@ Pseudonym = Annotated[
     str, msgspec.Meta(pattern=r"^(k[0-9]+:[A-Za-z0-9_-]{43})?$", description="patient key; empty: not known")
 ]
 Count = Annotated[int, msgspec.Meta(ge=0)]
+PersonId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="person id")]
 Short = Annotated[str, msgspec.Meta(max_length=128)]
 Door = Annotated[str, msgspec.Meta(pattern=r"^[a-z]{2,16}$", description="dimse, stow, import, http")]
 
@@ -277,6 +278,38 @@ class PatientSeen(Event, frozen=True, kw_only=True):
         return self.patient_key
 
 
+class TreatingStated(Event, frozen=True, kw_only=True):
+    """Somebody treats a patient, or one study of theirs is shared with somebody, from now on until `until`."""
+
+    TYPE = "patient.treating-stated.v1"
+    TOPIC = "patients"
+    patient_key: Pseudonym
+    person_id: PersonId
+    relation: Annotated[str, msgspec.Meta(pattern=r"^(treating|referring|consulting)$")]
+    study_uid: Uid | None = None
+    until: Time | None = None
+    stated_by: Actor
+    recorded: Time
+
+    def key(self) -> str:
+        return self.patient_key
+
+
+class TreatingEnded(Event, frozen=True, kw_only=True):
+    """What was stated holds no more."""
+
+    TYPE = "patient.treating-ended.v1"
+    TOPIC = "patients"
+    patient_key: Pseudonym
+    person_id: PersonId
+    study_uid: Uid | None = None
+    stated_by: Actor
+    recorded: Time
+
+    def key(self) -> str:
+        return self.patient_key
+
+
 # ------------------------------------------------------------------------------------------------ archive
 
 
@@ -305,6 +338,13 @@ class PackArchived(Event, frozen=True, kw_only=True):
 # ------------------------------------------------------------------------------------------------ reports
 
 
+class Named(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody whom a report names, and as what."""
+
+    person_id: PersonId
+    relation: Annotated[str, msgspec.Meta(pattern=r"^(referring|reporting)$")]
+
+
 class ReportIssued(Event, frozen=True, kw_only=True):
     """A version of a report. Its text is the S3 document named."""
 
@@ -326,6 +366,8 @@ class ReportIssued(Event, frozen=True, kw_only=True):
     document_key: Key
     document_size: Count
     document_sha256: Sha256
+    people: Annotated[list[Named], msgspec.Meta(max_length=32)] = []
+    """Who referred the patient and who reports (Practitioner/<person id> in the document): whose patient this is."""
 
     def key(self) -> str:
         return self.report_id
@@ -455,6 +497,8 @@ EVENTS: tuple[type[Event], ...] = (
     StudyRejected,
     StudyRestored,
     PatientSeen,
+    TreatingStated,
+    TreatingEnded,
     PackArchived,
     ReportIssued,
     AccessGranted,

@@ -245,6 +245,11 @@ DEFAULT_PURPOSE: Mapping[Role, str] = {
 """Role → HL7 v3 PurposeOfUse when neither the request nor the token states one."""
 
 
+def may_break_glass(role: Role) -> bool:
+    """Whether somebody in this role can state an emergency."""
+    return scope_of(role, Permission.ACCESS_EMERGENCY) is not Scope.NONE
+
+
 def scope_of(role: Role, permission: Permission) -> Scope:
     """What the table says; NONE where it says nothing."""
     return TABLE[role].get(permission, Scope.NONE)

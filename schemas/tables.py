@@ -598,6 +598,31 @@ TABLES: tuple[Table, ...] = (
         about="Which studies and patients somebody has been let in to without a relation, and until when.",
     ),
     Table(
+        "studies_by_reporter",
+        {"person_id": "text", "report_id": "text", "study_uid": "text", "relation": "text"},
+        ("person_id",),
+        ("report_id", "study_uid"),
+        source="reports",
+        about="Studies whose reports name somebody; relation: referring or reporting.",
+    ),
+    Table(
+        "treating_by_person",
+        {
+            "person_id": "text",
+            "patient_key": "text",
+            "study_uid": "text",
+            "relation": "text",
+            "until": "text",
+            "ended": "boolean",
+            "stated_by": "text",
+            "stated": "text",
+        },
+        ("person_id",),
+        ("patient_key", "study_uid"),
+        source="patients",
+        about="Whom somebody treats, as stated, and which study is shared with them (study_uid), until when.",
+    ),
+    Table(
         "pending_studies",
         {
             "arrivals_partition": "int",

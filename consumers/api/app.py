@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from fastapi import FastAPI, Request
 from starlette.responses import Response
@@ -26,6 +27,7 @@ from consumers.api.routes import (
     audit_events,
     changes,
     corrections,
+    emergency,
     papers,
     rendered,
     retrieve,
@@ -39,6 +41,7 @@ from infra.cassandra import CassandraTables
 from infra.http_door import HttpDoor, problem
 from infra.spooled import Spooled
 from schemas.caller import Caller
+from schemas.roles import Permission
 
 
 def register(app: FastAPI, door: HttpDoor) -> None:
@@ -72,8 +75,16 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     async def denied(caller: Caller, permission: str, reason: str, study_uid: str) -> str:
         return await audit.denied(caller, permission.replace(".", "-"), reason, study_uid)
 
-    door.gate.denied = denied
-    guard = Guard(app, audit, freshness, ReadAfter(views, settings.read_wait_s))
+    async def within(caller: Caller, permission: Permission, study_uids: Sequence[str], key: str) -> str:
+        if permission is Permission.STUDY_STORE:  # whoever sends is told nothing of what is there
+            return ""
+        reach = await room.scopes.reach(caller, permission)
+        outside = study_uids and await room.scopes.outside(reach, study_uids)
+        return "scope" if outside or (key and await room.scopes.keeps_out(reach, key)) else ""
+
+    door.gate.denied, door.gate.within = denied, within
+    emergency.add(app, room, audit)
+    guard = Guard(app, audit, freshness, ReadAfter(views, settings.read_wait_s), room.scopes)
     search.add(guard, room)
     retrieve.add(guard, room, Headers(packs), packs)
     rendered.add(guard, room, Renderer(packs, decoders))

@@ -25,15 +25,17 @@ from starlette.types import Message, Receive, Scope, Send
 from consumers.api.access import ALLOWED, KNOWN, refusal
 from consumers.api.audit import Audit, Pair, Window
 from consumers.api.freshness import Freshness
+from consumers.api.reach import Reach
 from consumers.api.read_after import ReadAfter
+from consumers.api.scope import Scopes
 from infra.http_caller import PURPOSE_HEADER, caller_of
 from infra.http_methods import is_head
 from infra.http_problems import ACCESS_HEADER
 from schemas.caller import Caller
 from schemas.errors import Forbidden, Invalid
-from schemas.identity import check_uid, is_patient_key
+from schemas.identity import check_uid
 from schemas.read_token import HEADER as READ_TOKEN_HEADER
-from schemas.roles import Permission
+from schemas.roles import Permission, may_break_glass, scope_of
 
 LAG_HEADER = "Sijil-Projection-Lag"
 ARRIVALS = "sijil.study.arrivals"
@@ -85,8 +87,8 @@ class Answer:
 class Ask:
     """A request that may be answered."""
 
-    def __init__(self, request: Request, caller: Caller, permission: Permission) -> None:
-        self._request, self.caller, self.permission = request, caller, permission
+    def __init__(self, request: Request, caller: Caller, reach: Reach) -> None:
+        self._request, self.caller, self.reach = request, caller, reach
 
     @property
     def query_string(self) -> bytes:
@@ -150,8 +152,7 @@ class GuardedRoute(APIRoute):
     """A route made by a Guard. It has nothing for FastAPI to inject or check, so it goes straight to its endpoint."""
 
     permission: Permission
-    """Set by the guard that makes it, as `action`."""
-    action: str
+    """Set by the guard that makes it."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As Starlette's Route; what the endpoint raises is for the application's handlers."""
@@ -164,8 +165,9 @@ class GuardedRoute(APIRoute):
 class Guard:
     """Adds guarded routes to the application."""
 
-    def __init__(self, app: FastAPI, audit: Audit, freshness: Freshness, read_after: ReadAfter) -> None:
+    def __init__(self, app: FastAPI, audit: Audit, freshness: Freshness, read_after: ReadAfter, scopes: Scopes) -> None:
         self._app, self._audit, self._freshness, self._read_after = app, audit, freshness, read_after
+        self._scopes = scopes
 
     def get(
         self,
@@ -202,8 +204,7 @@ class Guard:
             response_class=_Documented,
             route_class_override=GuardedRoute,
         )
-        route = cast(GuardedRoute, self._app.router.routes[-1])
-        route.permission, route.action = permission, action
+        cast(GuardedRoute, self._app.router.routes[-1]).permission = permission
 
     async def _answer(
         self, request: Request, handler: Handler, permission: Permission, action: str, source: str
@@ -211,13 +212,17 @@ class Guard:
         caller = caller_of(request)
         # Step 1: decide
         if (reason := refusal(caller, permission)) != ALLOWED:
-            about = _study_of(request), _patient_of(request)
-            access_id = await self._audit.denied(caller, action, reason, *about)
+            access_id = await self._audit.denied(caller, action, reason, _study_of(request))
             raise Forbidden(reason, _why(caller, permission, reason), access_id=access_id)
         # Step 2: find, once what the client stored is there
         if token := request.headers.get(READ_TOKEN_HEADER):
             await self._read_after.wait(token)
-        answer = await handler(Ask(request, caller, permission))
+        reach = await self._scopes.reach(caller, permission)
+        if not reach.whole:
+            reach = await self._within(request, caller, permission, action, reach)
+        answer = await handler(Ask(request, caller, reach))
+        if not reach.whole:
+            await self._hold(caller, permission, action, reach, answer.about)
         # Step 3: durable access event
         window: Window | None = None
         match answer.about:
@@ -240,12 +245,48 @@ class Guard:
 
         return _respond(answer, headers, window, show, head=is_head(request.scope))
 
+    async def _within(
+        self, request: Request, caller: Caller, permission: Permission, action: str, reach: Reach
+    ) -> Reach:
+        """The reach that covers what the address names. Raises Forbidden, recorded."""
+        study, key = _study_of(request), str(request.path_params.get("key", ""))
+        beyond = await self._names_beyond(reach, study, key)
+        if beyond is not None:  # a statement of just now may cover it
+            reach = await self._scopes.reach(caller, permission, anew=True)
+            beyond = await self._names_beyond(reach, study, key)
+        if beyond is not None:
+            raise await self._beyond(caller, permission, action, *beyond)
+        return reach
+
+    async def _names_beyond(self, reach: Reach, study: str, key: str) -> tuple[str, str] | None:
+        if study and (beyond := await self._scopes.outside(reach, (study,))) is not None:
+            return beyond
+        return ("", key) if key and await self._scopes.keeps_out(reach, key) else None
+
+    async def _hold(
+        self, caller: Caller, permission: Permission, action: str, reach: Reach, about: OfStudy | OfSearch
+    ) -> None:
+        """What was found is within the reach too. Raises Forbidden, recorded."""
+        shown = (about.study_uid,) if isinstance(about, OfStudy) else tuple(uid for uid, _ in about.shown)
+        if (beyond := await self._scopes.outside(reach, shown)) is not None:
+            raise await self._beyond(caller, permission, action, *beyond)
+
+    async def _beyond(
+        self, caller: Caller, permission: Permission, action: str, study_uid: str, patient_key: str
+    ) -> Forbidden:
+        access_id = await self._audit.denied(caller, action, "scope", study_uid, patient_key)
+        return Forbidden("scope", _why(caller, permission, "scope"), access_id=access_id)
+
 
 def _why(caller: Caller, permission: Permission, reason: str) -> str:
     """What a refused one is told: what to do about it where something can be done."""
     match reason:
         case "role":
             return f"the role {caller.role} may not: {permission}"
+        case "scope":
+            scope = scope_of(caller.role, permission)
+            more = " In an emergency state it: POST /emergency" if may_break_glass(caller.role) else ""
+            return f"this is beyond what the role {caller.role} sees: {scope}.{more}"
         case _:
             return f"the purpose {caller.purpose} is not one of the role {caller.role} ({PURPOSE_HEADER})"
 
@@ -258,12 +299,6 @@ def _study_of(request: Request) -> str:
     except Invalid:
         return ""
     return uid
-
-
-def _patient_of(request: Request) -> str:
-    """The patient whose file a refused request named."""
-    key: str = request.path_params.get("key", "")
-    return key if is_patient_key(key) else ""
 
 
 Show = Callable[[Sequence[Pair]], Awaitable[None]]

@@ -65,7 +65,17 @@ class ByDay:
     """`studies_by_day`, newest first."""
 
 
-Source = ByUid | BySop | ByAccession | ByPatientID | ByName | ByDay
+@dataclass(frozen=True)
+class ByReach:
+    """`studies_by_patient`, the files of the patients whom somebody may see, and the studies that they may see besides:
+    what a doctor or a patient searches.
+    """
+
+    patients: tuple[str, ...]
+    study_uids: tuple[str, ...]
+
+
+Source = ByUid | BySop | ByAccession | ByPatientID | ByName | ByDay | ByReach
 
 
 @dataclass(frozen=True)
@@ -161,6 +171,7 @@ _TABLES: dict[type, str] = {
     ByPatientID: "studies_by_patient_id",
     ByName: "studies_by_name_token",
     ByDay: "studies_by_day",
+    ByReach: "studies_by_patient",
 }
 
 

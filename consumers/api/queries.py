@@ -38,6 +38,26 @@ def study_owner(study_uid: str) -> Select:
     return Select("studies", {"study_uid": study_uid}, ("patient_key", "overlay"))
 
 
+def study_place_of(study_uid: str) -> Select:
+    """Whose study it is and which sites sent it: one row."""
+    return Select("studies", {"study_uid": study_uid}, ("study_uid", "patient_key", "overlay", "sites"))
+
+
+def patient_page(patient_key: str, limit: int) -> Select:
+    """The newest studies of a patient, by their UIDs."""
+    return Select("studies_by_patient", {"patient_key": patient_key}, ("study_uid",), limit=limit)
+
+
+def treating(person_id: str, limit: int) -> Select:
+    """What was stated of somebody: whom they treat, and what is shared with them."""
+    return Select("treating_by_person", {"person_id": person_id}, limit=limit)
+
+
+def reported(person_id: str, limit: int) -> Select:
+    """The studies whose reports name somebody."""
+    return Select("studies_by_reporter", {"person_id": person_id}, limit=limit)
+
+
 def study_place(study_uid: str) -> Select:
     """Which partition of the arrivals a study is in: one row."""
     return Select("studies", {"study_uid": study_uid}, ("arrivals_partition",))

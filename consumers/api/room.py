@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from consumers.api import overlay, queries
 from consumers.api.guard import Ask, OfStudy
 from consumers.api.retrieve import Retriever
+from consumers.api.scope import Scopes
 from consumers.api.views import Views
 from infra import clock
 from infra.ports import Objects, Row, Select
@@ -69,8 +70,12 @@ class Room:
     views: Views
     objects: Objects
     retriever: Retriever
+    scopes: Scopes = field(init=False)
     _owners: Known[str, Owned] = field(default_factory=lambda: Known(OWNERS_MAX))
     _copies: Known[tuple[str, str, str], Row] = field(default_factory=lambda: Known(COPIES_MAX))
+
+    def __post_init__(self) -> None:
+        self.scopes = Scopes(lambda: self.views.tables)
 
     def base(self, ask: Ask) -> str:
         """URL of the DICOMweb service as the client sees it."""
@@ -126,6 +131,7 @@ class Room:
         """People have corrected something: nothing of studies is believed any more."""
         self._owners.clear()
         self._copies.clear()
+        self.scopes.forget()
 
     async def asked(self, ask: Ask, names: Sequence[str], *, original: bool = False) -> tuple[OfStudy, list[Row]]:
         """The served copies of what an address names: `names` are those of its parts that are UIDs. Raises NotFound."""

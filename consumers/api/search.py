@@ -16,8 +16,9 @@ from consumers.api import dicomjson, match, overlay, queries
 from consumers.api.attributes import Level
 from consumers.api.calendar import Calendar
 from consumers.api.current import current
-from consumers.api.planner import ByAccession, ByDay, ByName, ByPatientID, BySop, ByUid, Plan
+from consumers.api.planner import ByAccession, ByDay, ByName, ByPatientID, ByReach, BySop, ByUid, Plan
 from consumers.api.qido import Kind, Query
+from consumers.api.scope import Within
 from consumers.api.walk import FIRST_PAGE, NEXT_PAGE, Deadline, Group, Partition, Reader, merged, walked
 from infra.ports import Row, Select, Tables
 from schemas.dicom_json import Dataset
@@ -60,9 +61,11 @@ class Searcher:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    async def search(self, query: Query, plan: Plan, *, limit: int, deadline: Deadline) -> Found:
-        """The page of `query.offset` and `limit`."""
-        run = _Run(self._tables, query, plan, deadline, limit)
+    async def search(
+        self, query: Query, plan: Plan, *, limit: int, deadline: Deadline, within: Within | None = None
+    ) -> Found:
+        """The page of `query.offset` and `limit`, of what is within a reach; None: the whole archive."""
+        run = _Run(self._tables, query, plan, deadline, limit, within)
         found = Found()
         async with aclosing(run.hits()) as chunks:
             async for hits in chunks:
@@ -78,9 +81,11 @@ class Searcher:
         found.reads, found.rows = run.reader.reads, run.reader.rows
         return found
 
-    async def each(self, query: Query, plan: Plan, *, deadline: Deadline) -> AsyncIterator[list[Hit]]:
+    async def each(
+        self, query: Query, plan: Plan, *, deadline: Deadline, within: Within | None = None
+    ) -> AsyncIterator[list[Hit]]:
         """All hits from `query.offset` on, in pieces as they are found."""
-        run = _Run(self._tables, query, plan, deadline, FIRST_PAGE)
+        run = _Run(self._tables, query, plan, deadline, FIRST_PAGE, within)
         async with aclosing(run.hits()) as chunks:
             async for hits in chunks:
                 yield hits[run.drop(len(hits)) :]
@@ -89,7 +94,12 @@ class Searcher:
 class _Run:
     """One search."""
 
-    def __init__(self, tables: Tables, query: Query, plan: Plan, deadline: Deadline, limit: int) -> None:
+    def __init__(
+        self, tables: Tables, query: Query, plan: Plan, deadline: Deadline, limit: int, within: Within | None
+    ) -> None:
+        if within is not None:
+            plan = within.plan(plan)
+        self._within = within
         self.reader = Reader(tables)
         self.last: tuple[str, str] = query.cursor
         self._query, self._plan, self._deadline = query, plan, deadline
@@ -131,6 +141,8 @@ class _Run:
                 if uid not in seen and fits(row):
                     seen.add(uid)
                     rows.append(row)
+            if rows and self._within is not None:
+                rows = await self._within.kept(rows)
             if rows and (plan.header_filters or plan.shows_header):
                 rows = await self._with_headers(rows)
             if rows:
@@ -166,6 +178,11 @@ class _Run:
                 answers = await self.reader.select_many([queries.study(u) for u in uids])
                 yield [row for rows in answers for row in rows]
                 return
+            case ByReach(patients, uids):
+                answers = await self.reader.select_many([queries.study(u) for u in uids])
+                yield [row for rows in answers for row in rows]
+                files = [self._dated(queries.by_patient(key)) for key in patients]
+                chunks = merged(self.reader, files, self._deadline)
             case ByAccession(accession):
                 chunks = merged(self.reader, [Partition(queries.by_accession(accession))], self._deadline)
             case ByPatientID(patient_id):

@@ -19,6 +19,7 @@ from consumers.api.access import ALLOWED, refusal
 from consumers.api.patient_totals import totals
 from consumers.api.planner import plan
 from consumers.api.qido import Kind
+from consumers.api.scope import Within
 from consumers.api.search import Hit
 from consumers.api.walk import Deadline
 from consumers.dicom import services
@@ -116,9 +117,10 @@ class Finder:
         }
         room, audit, call = self._room.room, self._room.audit, self._room.loop.call
         recorded = False
-        for hits in self._pieces(asked, deadline, exchange):
+        reach = call(room.scopes.reach(asker, Permission.STUDY_SEARCH))
+        for hits in self._pieces(asked, deadline, exchange, Within(reach, room.scopes)):
             extra: Mapping[str, Json] = {}
-            if asked.totals:
+            if asked.totals and reach.whole:  # a count tells of studies beyond a reach
                 keys = [h.study["patient_key"] or "" for h in hits]
                 extra = call(totals(room.views.tables, filter(None, keys), deadline))
             shown = [(h.study["study_uid"], h.study["patient_key"] or "") for h in hits]
@@ -137,10 +139,10 @@ class Finder:
             call(audit.search(asker, "query", criteria, ()))
         return (OUT_OF_RESOURCES, "stopped at its deadline: narrow it") if deadline.passed else (SUCCESS, "")
 
-    def _pieces(self, asked: Asked, deadline: Deadline, exchange: Exchange) -> Iterator[list[Hit]]:
+    def _pieces(self, asked: Asked, deadline: Deadline, exchange: Exchange, within: Within) -> Iterator[list[Hit]]:
         """What is found, in pieces; of patients each once."""
         searcher = self._room.room.views.searcher
-        chunks = searcher.each(asked.query, plan(asked.query), deadline=deadline)
+        chunks = searcher.each(asked.query, plan(asked.query), deadline=deadline, within=within)
         patients: set[str] = set()
         waiting: list[Hit] = []
         for hits in self._room.loop.iterate(chunks):

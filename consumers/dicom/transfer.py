@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -94,6 +94,13 @@ def _parts(asked: Wanted) -> list[tuple[str, str]]:
     return [(series, "") for series in asked.series] if asked.level in (SERIES, IMAGE) else [("", "")]
 
 
+async def _beyond(room: DicomRoom, asker: Caller, studies: Sequence[Study]) -> tuple[str, str] | None:
+    """The first (study, patient) that is beyond what somebody may see."""
+    scopes = room.room.scopes
+    reach = await scopes.reach(asker, Permission.STUDY_READ)
+    return await scopes.outside(reach, [s.study_uid for s in studies])
+
+
 class Answers:
     """The responses of one request."""
 
@@ -156,7 +163,12 @@ class Retrieval:
                 self.room.loop.call(self.room.audit.denied(self._asker, self._action, reason, study))
                 self.answers.last(NOT_AUTHORISED)
                 return None
-            return self.room.loop.call(find(self.room, asked))
+            found = self.room.loop.call(find(self.room, asked))
+            if (beyond := self.room.loop.call(_beyond(self.room, self._asker, found))) is not None:
+                self.room.loop.call(self.room.audit.denied(self._asker, self._action, "scope", *beyond))
+                self.answers.last(NOT_AUTHORISED)
+                return None
+            return found
         except Transient as error:
             log.warning("retrieval not possible now", reason=type(error).__name__)
             self.answers.last(CANNOT_COUNT)

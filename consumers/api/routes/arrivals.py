@@ -24,7 +24,8 @@ def add(guard: Guard, room: Room) -> None:
     """Register the route."""
 
     async def arrivals(ask: Ask) -> Answer:
-        site, limit = ask.option("site") or room.settings.site, limit_of(ask)
+        own = min(ask.reach.sites, default=room.settings.site)
+        site, limit = ask.option("site") or own, limit_of(ask)
         since, until = span(ask.option("since"), ask.option("until"), clock.now())
         selects = [queries.by_site_day(site, day) for day in days(since, until)]
         listed: dict[str, Row] = {}
@@ -35,6 +36,7 @@ def add(guard: Guard, room: Room) -> None:
         newest = sorted(listed.values(), key=lambda r: (r["last_arrival"], r["study_uid"]), reverse=True)
         answers = await room.views.tables.select_many([queries.study_state(r["study_uid"]) for r in newest[:limit]])
         found = await current(room.views.tables, [rows[0] for rows in answers if rows])
+        found = await room.scopes.kept(ask.reach, found)
         body = {"site": site, "arrivals": [_told(row) for row in found], "more": len(newest) > limit}
         shown = [(row["study_uid"], row["patient_key"] or "") for row in found]
         return Answer(about=OfSearch({"site": (site,)}, shown), content=msgspec.json.encode(body), media_type=JSON)
@@ -48,7 +50,7 @@ def add(guard: Guard, room: Room) -> None:
         " more is expected",
         tag="Studies",
         parameters={
-            "site": "the sending site; without it the archive's own",
+            "site": "the sending site; without it one of the caller's, or the archive's own",
             "since": f"RFC 3339; a day back without it, at most {DAYS_MAX} days before `until`",
             "until": "RFC 3339; now without it",
             "limit": "most studies",

@@ -42,7 +42,7 @@ def add(guard: Guard, room: Room) -> None:
         rows: list[Row] = []
         for month in months_of(ask):
             found = await room.views.tables.select(queries.corrections(month, limit * (PAGES_MAX if wanted else 1)))
-            rows += [r for r in found if wanted in ("", r["type"])]
+            rows += await room.scopes.kept(ask.reach, [r for r in found if wanted in ("", r["type"])])
             if len(rows) >= limit:
                 break
         return _listed("corrections", rows[:limit], "month", "moment")

@@ -175,7 +175,8 @@ def _add_patient(guard: Guard, room: Room) -> None:
         rows: list[Row] = []
         async for chunk in merged(Reader(room.views.tables), [Partition(queries.by_patient(key))], deadline):
             # One that was reassigned is here under its old and under its new patient.
-            rows += [r for r in await current(room.views.tables, chunk) if r.get("patient_key", key) == key]
+            of_them = [r for r in await current(room.views.tables, chunk) if r.get("patient_key", key) == key]
+            rows += await room.scopes.kept(ask.reach, of_them)
             if len(rows) >= limit:
                 break
         del rows[limit:]
@@ -247,6 +248,11 @@ def _add_faults(guard: Guard, room: Room) -> None:
         if not _DAY.match(day):
             raise Invalid("option-day", "day must be YYYYMMDD")
         rows = await room.views.tables.select(queries.rejections(day, limit_of(ask)))
+        if not ask.reach.whole:
+            sent = [r for r in rows if r["site"] in ask.reach.sites]
+            known = await room.scopes.places(r["study_uid"] for r in sent if r["study_uid"])
+            within = {r["study_uid"] for r in await room.scopes.kept(ask.reach, sent) if r["study_uid"]}
+            rows = [r for r in sent if r["study_uid"] not in known or r["study_uid"] in within]
         return _listed("rejections", rows, "day")
 
     guard.get(

@@ -15,6 +15,7 @@ from consumers.api.patient_totals import totals
 from consumers.api.planner import explain, plan
 from consumers.api.qido import Kind, Query, parse
 from consumers.api.room import Room
+from consumers.api.scope import Within
 from consumers.api.search import Found, Hit
 from consumers.api.wado import NotAcceptable
 from consumers.api.walk import Deadline
@@ -91,10 +92,11 @@ async def _search(ask: Ask, room: Room, level: Level, study_uid: str = "", serie
     limit = min(query.limit or settings.query_limit_max, settings.query_limit_max)
     deadline = Deadline(settings.query_deadline_s)
     chosen = plan(query)
-    found = await room.views.searcher.search(query, chosen, limit=limit, deadline=deadline)
+    within = Within(ask.reach, room.scopes)
+    found = await room.views.searcher.search(query, chosen, limit=limit, deadline=deadline, within=within)
     base = room.base(ask)
     counted: Mapping[str, Dataset] = {}
-    if query.include & PATIENT_TOTALS:
+    if query.include & PATIENT_TOTALS and ask.reach.whole:  # a count tells of studies beyond a reach
         keys = (hit.study["patient_key"] for hit in found.hits)
         counted = await totals(room.views.tables, filter(None, keys), deadline)
     if level is Level.STUDY and not chosen.shows_header and not counted:

@@ -34,10 +34,11 @@ from infra.settings import Settings
 from producers.dicom.header import header_json
 from producers.dicom.part10 import parse_file_meta
 from schemas.errors import Overloaded
-from schemas.events import Event, PackArchived, PackStored, PatientSeen, ReportIssued
+from schemas.events import Event, Named, PackArchived, PackStored, PatientSeen, ReportIssued
 from schemas.pack import InstanceLine, Manifest, PackLine, decode_manifest, encode_manifest, manifest_key, pack_key
 from schemas.tables import Write
-from streams import counting
+from schemas.topics import topic_of
+from streams import counting, dispatch
 from streams.counting import Counted, counted, tallied
 from streams.facts import Fact
 from streams.pack_rows import PackRow
@@ -179,7 +180,9 @@ class MemoryArchive:
             writes = writes + counted(tallies, await self.tables.select_many(selects))
         await self.tables.apply(writes)
 
-    def report(self, document: bytes, study_uids: list[str], *, report_id: str, version: int = 1) -> None:
+    def report(
+        self, document: bytes, study_uids: list[str], *, report_id: str, version: int = 1, people: Sequence[Named] = ()
+    ) -> None:
         """A version of a report."""
         key = f"reports/{report_id}/{version}.json"
         digest = hashlib.sha256(document).hexdigest()
@@ -195,6 +198,7 @@ class MemoryArchive:
             document_key=key,
             document_size=len(document),
             document_sha256=digest,
+            people=list(people),
         )
         asyncio.run(self.tables.apply(reports.issued(self._fact("sijil.reports", event), event)))
 
@@ -223,6 +227,10 @@ class MemoryArchive:
             policy="default",
         )
         asyncio.run(self.tables.apply(packs.archived(self._fact("sijil.archive", event), event)))
+
+    def told(self, event: Event) -> None:
+        """An event of a kind that is projected by itself."""
+        asyncio.run(self.tables.apply(dispatch.project(self._fact(topic_of(event), event))))
 
     def _fact(self, topic: str, event: Event) -> Fact:
         self._offset += 1
