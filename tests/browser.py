@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -95,6 +96,43 @@ class Page:
         for count in range(1, times + 1):
             for kind in ("mousePressed", "mouseReleased"):
                 await self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=count)
+
+    async def open(self, url: str) -> None:
+        """Load an address and wait until it is there."""
+        await self.go(url)
+        await self.loaded()
+
+    async def loaded(self) -> None:
+        """The document that is on its way is there, with its style sheet and fonts."""
+        await self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
+        await self.evaluate("document.fonts.ready.then(() => 0)")
+
+    async def press(self, selector: str) -> None:
+        """Click in the middle of an element."""
+        x, y = await self.evaluate(
+            f"(e => {{ e.scrollIntoView({{block: 'center'}}); const r = e.getBoundingClientRect();"
+            f" return [r.x + r.width / 2, r.y + r.height / 2] }})(document.querySelector({json.dumps(selector)}))"
+        )
+        await self.click(x, y)
+
+    async def fill(self, selector: str, text: str) -> None:
+        """Put text into a field, as typed."""
+        await self.evaluate(f"document.querySelector({json.dumps(selector)}).focus()")
+        await self.call("Input.insertText", text=text)
+
+    async def key(self, name: str, code: int) -> None:
+        """One key, down and up."""
+        text = {"text": "\r"} if name == "Enter" else {}
+        for kind in ("keyDown", "keyUp"):
+            await self.call(
+                "Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code, **text
+            )
+
+    async def size(self, width: int, height: int = 800) -> None:
+        """The window's."""
+        await self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
 
     async def screenshot(self) -> bytes:
         """PNG of what is shown."""

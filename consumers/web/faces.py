@@ -75,14 +75,14 @@ class Faces:
             return RedirectResponse(f"{LOGIN}?{urlencode({'back': back})}", 303)
         told: dict[str, Any] = msgspec.json.decode(body) if body else {}
         kind = KINDS.get(status, OTHER)
-        study = _study(request)
-        asks = kind == "denied" and study and view.may(Permission.ACCESS_EMERGENCY)
+        about = _about(request)
+        asks = kind == "denied" and about and view.may(Permission.ACCESS_EMERGENCY)
         response = view.render(
             "error.html",
             status=status,
             kind=kind,
             reason=told.get("reason", ""),
-            emergency={"study": study, "back": back} if asks else None,
+            emergency={"about": about, "back": back, "statement": "", "fault": False} if asks else None,
             retry=back,
             number=headers.get("sijil-access-id", ""),
         )
@@ -95,13 +95,14 @@ def _is_problem(message: Message) -> bool:
     return any(k.lower() == b"content-type" and v.startswith(MEDIA_TYPE.encode()) for k, v in message["headers"])
 
 
-def _study(request: Request) -> str:
-    """The study that a page's address names; empty if none."""
+def _about(request: Request) -> dict[str, str]:
+    """The study or the patient that a page's address names, as the door of emergencies wants it; empty if none."""
     words = request.url.path.split("/")
-    if len(words) < 4 or words[2] != "studies":
-        return ""
+    kind, value = (words[2], words[3]) if len(words) > 3 else ("", "")
+    if kind == "patients":
+        return {"patient_key": value}
     try:
-        check_uid(words[3])
+        check_uid(value)
     except Invalid:
-        return ""
-    return words[3]
+        return {}
+    return {"study_uid": value} if kind == "studies" else {}

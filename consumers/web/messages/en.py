@@ -267,9 +267,9 @@ MESSAGES: Mapping[str, str] = {
     "action.read-arrivals": "arrivals",
     "action.read-changes": "change feed",
     "reason.role": "The role does not allow it",
+    "reason.scope": "The study or file is not one of yours",
+    "reason.csrf": "The form was open in another session",
     "reason.no-relation": "No relation to this patient is known",
-    "reason.not-own-site": "The study is of another site",
-    "reason.not-own-file": "It is another patient's file",
     "reason.purpose-unknown": "The stated purpose is not known",
     # ---- arrivals
     "arrivals.title": "Did it arrive?",
@@ -421,7 +421,13 @@ MESSAGES: Mapping[str, str] = {
     "glass.lead": "If you treat this patient now, state why, and the study opens. The data protection officer sees it"
     " at once,"
     " and the patient can see it too.",
-    "glass.words": "Reason",
+    "glass.reason": "Kind of emergency",
+    "glass.fault": "At least 10 letters are needed.",
+    "reason.unconscious": "The patient is unconscious",
+    "reason.life-threatening": "Danger to life",
+    "reason.on-call": "On call for this patient",
+    "reason.other": "Another reason",
+    "glass.words": "Why you need it now",
     "glass.words.hint": "At least 10 letters, for example: unconscious after an accident, earlier CT needed.",
     "glass.do": "Open in an emergency",
     "notice.resolved": "Decided. The list is renewed within seconds.",

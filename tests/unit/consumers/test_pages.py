@@ -233,7 +233,7 @@ def test_a_refusal_is_a_page_that_says_what_to_do(archive: MemoryArchive) -> Non
 def test_a_doctor_without_a_relation_is_asked_for_a_reason(archive: MemoryArchive) -> None:
     answer = get(archive, f"/web/studies/{STUDY}?lang=en", caller(Role.DOCTOR))
     assert answer.status_code == 403
-    assert f'name="study" value="{STUDY}"' in answer.text
+    assert f'name="study_uid" value="{STUDY}"' in answer.text
     assert "Is it an emergency?" in answer.text
     assert "Hassan" not in answer.text
 
