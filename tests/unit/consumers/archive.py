@@ -76,6 +76,8 @@ class Published:
 class Journal:
     """A chain that keeps and acknowledges at once, unless told otherwise."""
 
+    source = "/api/LOCAL/1"
+
     def __init__(self) -> None:
         self.published: list[Published] = []
         self.keeps = self.acknowledges = True
