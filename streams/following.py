@@ -23,7 +23,7 @@ from faust.transport.drivers import aiokafka
 from faust.types import TP
 from mode.supervisors import CrashingSupervisor
 
-from infra import telemetry
+from infra import clock, telemetry
 from infra.ports import Position, Stored
 from infra.settings import Settings
 from schemas.errors import Transient
@@ -40,6 +40,8 @@ _FAUST = logging.getLogger("faust")  # or mode logs what its classes do as if th
 
 SESSION_S = 15.0
 WATCH_S = 0.2
+GATHER_S_MAX = 2.0
+"""Longest wait of a topic that leaves time to others."""
 BUFFER_MESSAGES = 2048
 FETCH_BYTES = 1 << 20
 
@@ -117,7 +119,9 @@ class Follower:
         on_assigned: Hook = _nothing,
         on_revoked: Hook = _nothing,
     ) -> None:
-        """`gather_s`: how long events of a topic may be waited with, so that more of them share a batch's cost."""
+        """`gather_s`: how long events of a topic are waited with, so that more of them share a batch's cost; as long as
+        the last batch took where that is more, so that under load this topic leaves half of the time to others.
+        """
         self._handle, self._batch = handle, batch
         self._gather_s = gather_s or {}
         self._hook = on_assigned
@@ -151,14 +155,17 @@ class Follower:
 
     async def _batches(self, events: asyncio.Queue[Any], gather_s: float) -> None:
         """Hand on what is there, at most a batch, as often as the last one is done."""
+        took_s = 0.0
         try:
             while True:
                 batch = [await events.get()]
-                if gather_s and not events.full():
-                    await asyncio.sleep(gather_s)
+                if gather_s:
+                    await asyncio.sleep(min(max(gather_s, took_s), GATHER_S_MAX))
                 while len(batch) < self._batch and not events.empty():
                     batch.append(events.get_nowait())
+                started = clock.monotonic()
                 await self._do([e for e in batch if self._is_current(e.message)])
+                took_s = clock.monotonic() - started
         except Exception as error:  # noqa: BLE001 - the process ends by it: see run()
             if not self._failed.done():
                 self._failed.set_result(error)
