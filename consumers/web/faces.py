@@ -82,7 +82,7 @@ class Faces:
             status=status,
             kind=kind,
             reason=told.get("reason", ""),
-            emergency={"about": about, "back": back, "statement": "", "fault": False} if asks else None,
+            emergency={"about": about, "back": back, "words": "", "fault": False} if asks else None,
             retry=back,
             number=headers.get("sijil-access-id", ""),
         )

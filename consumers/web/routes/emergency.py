@@ -9,7 +9,7 @@ from consumers.web.inner import Refused
 from infra.identity.app import local_path
 from schemas.roles import Permission
 
-STATEMENT_MAX = 2000
+WORDS_MAX = 2000
 
 
 def add(frame: Frame) -> None:
@@ -18,9 +18,9 @@ def add(frame: Frame) -> None:
 
 
 async def state(view: View) -> Response:
-    """Send the statement, and go back to what was refused."""
+    """Send the words, and go back to what was refused."""
     about = {n: v for n in ("study_uid", "patient_key") if (v := view.field(n, 64))}
-    said = {"reason": view.field("reason", 32), "statement": view.field("statement", STATEMENT_MAX)}
+    said = {"reason": view.field("reason", 32), "words": view.field("words", WORDS_MAX)}
     back = local_path(view.field("back"))
     try:
         await view.post("/emergency", {**about, **said})
@@ -32,7 +32,7 @@ async def state(view: View) -> Response:
             status=422,
             kind="denied",
             reason="",
-            emergency={"about": about, "back": back, "statement": said["statement"], "fault": True},
+            emergency={"about": about, "back": back, "words": said["words"], "fault": True},
             retry=back,
             number="",
         )
