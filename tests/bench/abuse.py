@@ -15,6 +15,8 @@ import hashlib
 import http.client
 import json
 import shutil
+import signal
+import sys
 import tempfile
 import threading
 import time
@@ -241,6 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.abuse", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(KINDS))
     names: list[str] = parser.parse_args().names or list(KINDS)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the archive is ended, and its disk given back
     folder = Path(tempfile.mkdtemp(prefix="sijil-abuse-"))
     stack = LocalStack.at(folder / ".sijil", quiet_s=5)
     try:
