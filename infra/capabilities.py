@@ -105,12 +105,16 @@ class Capabilities:
         if found is None:
             return None
         node, names = found
-        allow = {"OPTIONS"} | {o.method for o in node.operations}
         media_type = chosen(accept)
         resources = [_resource("/".join(names), node)] if names else [_resource(n, c) for n, c in node.children.items()]
         tree: Element = {"xmlns": NAMESPACE, "resources": [{"base": f"{origin}{BASE}", "resource": resources}]}
         content = msgspec.json.encode({"application": tree}) if media_type == JSON else _xml("application", tree)
-        return Made(content, media_type, tuple(sorted(allow | ({"HEAD"} if "GET" in allow else set()))))
+        return Made(content, media_type, _allow(node))
+
+    def allow(self, path: str) -> tuple[str, ...]:
+        """Methods of the resource at `path`, all of its routes together; empty where there is none."""
+        found = self._find([s for s in path.removeprefix(BASE).split("/") if s])
+        return _allow(found[0]) if found else ()
 
     def _node(self, path: str) -> _Node:
         node = self._root
@@ -130,6 +134,11 @@ class Capabilities:
             if node.takes_rest:
                 break
         return node, names
+
+
+def _allow(node: _Node) -> tuple[str, ...]:
+    methods = {"OPTIONS", *(o.method for o in node.operations)}
+    return tuple(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 def chosen(accept: str) -> str:

@@ -39,8 +39,27 @@ class Methods:
             await self._head(scope, receive, send)
         elif scope["type"] == "http" and scope["method"] == "OPTIONS" and _below_base(scope["path"]):
             await self._described(scope)(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._other(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A 405 tells all methods of the address (RFC 9110 §15.5.6): a route knows only its own."""
+
+        async def allowed(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 405:
+                headers = [(k, v) for k, v in message.get("headers", ()) if k.lower() != b"allow"]
+                told = b",".join(v for k, v in message.get("headers", ()) if k.lower() == b"allow").decode("latin-1")
+                methods = {m.strip() for m in told.split(",")} - {""}
+                if _below_base(scope["path"]):
+                    methods.update(self._capabilities().allow(scope["path"]))
+                if "GET" in methods:
+                    methods.add("HEAD")
+                message = {**message, "headers": [*headers, (b"allow", ", ".join(sorted(methods)).encode("latin-1"))]}
+            await send(message)
+
+        await self.app(scope, receive, allowed)
 
     async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
         inner: Scope = {**scope, "method": "GET", HEAD_KEY: True}

@@ -85,6 +85,14 @@ def test_a_head_where_nothing_is_got() -> None:
     assert ask(archive(), "HEAD", "/nowhere").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"), [(STUDY, "GET, HEAD, OPTIONS"), ("/changes", "GET, HEAD"), ("/health/live", "GET, HEAD")]
+)
+def test_what_is_not_allowed_tells_what_is(path: str, methods: str) -> None:
+    answer = ask(archive(), "DELETE", path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
 def ids(root: ElementTree.Element) -> list[str]:
     return [m.attrib["id"] for m in root.iter(f"{{{NAMESPACE}}}method")]
 
