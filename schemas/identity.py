@@ -119,6 +119,14 @@ class PatientKey:
     ID for her child) or `national-id-check-digit` (perhaps a slip of the hand)."""
 
 
+_PATIENT_KEY = re.compile(r"k[0-9]{1,4}:[A-Za-z0-9_-]{43}\Z")
+
+
+def is_patient_key(value: str) -> bool:
+    """Whether it has the form of a patient key."""
+    return _PATIENT_KEY.match(value) is not None
+
+
 def is_placeholder(patient_id: str) -> bool:
     """True for an ID that says nothing about who the patient is."""
     folded = "".join(fold_tokens(patient_id))

@@ -33,7 +33,7 @@ from infra.http_methods import is_head
 from infra.http_problems import ACCESS_HEADER
 from schemas.caller import Caller
 from schemas.errors import Forbidden, Invalid
-from schemas.identity import check_uid
+from schemas.identity import check_uid, is_patient_key
 from schemas.read_token import HEADER as READ_TOKEN_HEADER
 from schemas.roles import Permission, may_break_glass, scope_of
 
@@ -152,7 +152,8 @@ class GuardedRoute(APIRoute):
     """A route made by a Guard. It has nothing for FastAPI to inject or check, so it goes straight to its endpoint."""
 
     permission: Permission
-    """Set by the guard that makes it."""
+    """Set by the guard that makes it, as `action`."""
+    action: str
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As Starlette's Route; what the endpoint raises is for the application's handlers."""
@@ -204,7 +205,8 @@ class Guard:
             response_class=_Documented,
             route_class_override=GuardedRoute,
         )
-        cast(GuardedRoute, self._app.router.routes[-1]).permission = permission
+        route = cast(GuardedRoute, self._app.router.routes[-1])
+        route.permission, route.action = permission, action
 
     async def _answer(
         self, request: Request, handler: Handler, permission: Permission, action: str, source: str
@@ -212,7 +214,8 @@ class Guard:
         caller = caller_of(request)
         # Step 1: decide
         if (reason := refusal(caller, permission)) != ALLOWED:
-            access_id = await self._audit.denied(caller, action, reason, _study_of(request))
+            about = _study_of(request), _patient_of(request)
+            access_id = await self._audit.denied(caller, action, reason, *about)
             raise Forbidden(reason, _why(caller, permission, reason), access_id=access_id)
         # Step 2: find, once what the client stored is there
         if token := request.headers.get(READ_TOKEN_HEADER):
@@ -299,6 +302,12 @@ def _study_of(request: Request) -> str:
     except Invalid:
         return ""
     return uid
+
+
+def _patient_of(request: Request) -> str:
+    """The patient whose file a refused request named."""
+    key: str = request.path_params.get("key", "")
+    return key if is_patient_key(key) else ""
 
 
 Show = Callable[[Sequence[Pair]], Awaitable[None]]

@@ -2,7 +2,7 @@
 
 The Arabic is made of nouns ("الاطّلاع على …"), so that no verb has to agree with somebody whose sex nobody knows. Roles
 and purposes are those of `schemas.roles` and `consumers.api.access`, actions those of the routes
-(`tests/unit/consumers/test_plain_words.py` sees that none lacks words).
+(`tests/unit/consumers/test_accesses.py` sees that none lacks words).
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ ACTIONS: Words = {
     "read-corrections": ("مراجعة تصحيحات الفحص", "looked at corrections of the study"),
     "read-conflicts": ("مراجعة نسخ متعارضة من الفحص", "looked at copies that contradict each other"),
     "read-rejections": ("مراجعة صور لم تُقبل", "looked at images that were not accepted"),
+    "read-arrivals": ("متابعة وصول الفحوص", "looked at what had arrived"),
+    "read-proposals": ("مراجعة تطابق هويات المرضى", "looked at who might be the same patient"),
     "read-changes": ("متابعة وصول الفحوص", "followed what arrived"),
     "follow-changes": ("متابعة وصول الفحوص", "followed what arrived"),
     "dicom-get": ("نقل صور الفحص إلى جهاز عرض", "fetched the images of the study to a workstation"),

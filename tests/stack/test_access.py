@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,38 @@ def test_the_trail_names_reads_searches_and_refusals(archive: Archive, study: st
     key = archive.json(f"/studies/{study}")["patient_key"]
     rows = archive.json(f"/patients/{key}/accesses")["accesses"]
     assert {searched, read} <= {r["access_id"] for r in rows}
+    refused_id = refused.headers["Sijil-Access-Id"]
+    _in_every_list(archive, key, study, {searched, read}, refused_id)
+
+
+def _in_every_list(archive: Archive, key: str, study: str, granted: set[str], refused: str) -> None:
+    """By pages on the real tables, in plain words, and as AuditEvents."""
+
+    def pages(path: str, most: int) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        for _ in range(most):
+            page = archive.json(path)
+            for row in page["accesses"]:
+                assert found.setdefault(row["access_id"] + row.get("study_uid", ""), row) is row, "each once"
+            path = page.get("next", "")
+            if not path:
+                break
+        return {row["access_id"]: row for row in found.values()}
+
+    assert granted <= set(pages(f"/patients/{key}/accesses?limit=1", 20))
+    assert granted | {refused} <= set(pages(f"/studies/{study}/accesses?limit=2", 20))
+    denied = pages("/accesses?outcome=denied&limit=100", 5)
+    assert (denied[refused]["study_uid"], denied[refused]["address"]) == (study, "127.0.0.1")
+    mine = pages("/accesses?actor=http:127.0.0.1&limit=500", 20)
+    assert granted | {refused} <= set(mine)
+    words = archive.json(f"/patients/{key}/accesses?lang=ar")["accesses"][-1]["words"]
+    assert words["who"] == "مستخدم داخل المنشأة"
+    bundle = archive.json(f"/fhir/AuditEvent?patient={key}&date=ge2026-01-01")
+    assert granted <= {e["resource"]["id"] for e in bundle["entry"]}
+    one = archive.json(f"/fhir/AuditEvent/{refused}")
+    assert (one["id"], one["outcome"]) == (refused, "4")
+    hour = "".join(c for c in one["recorded"] if c.isdigit())[:10]
+    assert granted & set(pages(f"/accesses?hour={hour}&limit=1000", 20))
 
 
 def test_a_window_is_closed_with_its_count_also_when_the_api_stops(

@@ -9,6 +9,7 @@ from consumers.api.guard import Ask
 from infra import clock
 from infra.ports import Row
 from schemas.errors import Invalid
+from schemas.identity import is_patient_key
 
 JSON = "application/json"
 LIMIT, LIMIT_MAX = 100, 1000
@@ -17,7 +18,6 @@ MONTHS_BACK = 24
 PAGE = {"limit": f"most entries, at most {LIMIT_MAX}"}
 MONTHS = {"month": f"YYYYMM; without it the last {MONTHS_BACK} months"}
 
-_KEY = re.compile(r"k[0-9]{1,4}:[A-Za-z0-9_-]{43}\Z")
 _MONTH = re.compile(r"[0-9]{4}(?:0[1-9]|1[0-2])\Z")
 
 
@@ -53,6 +53,6 @@ def patient_key_of(ask: Ask) -> str:
 
 def checked_key(value: str) -> str:
     """A patient key. Raises Invalid(`patient-key`)."""
-    if not _KEY.match(value):
+    if not is_patient_key(value):
         raise Invalid("patient-key", "a patient key is `k1:` and 43 characters")
     return value

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from consumers.api import queries
 from consumers.api.audit_event import Span, span_of
+from consumers.api.guard import GuardedRoute
 from consumers.api.plain_words import ACTIONS, LANGUAGES, PURPOSES, ROLES, language_of
 from consumers.api.trail import Cursor, buckets, moment, page
 from infra import clock
@@ -238,6 +239,8 @@ def test_a_refusal_and_an_emergency_in_words(trail: Trail, now: int) -> None:
 
 
 def test_nothing_lacks_words() -> None:
+    app, _ = MemoryArchive().app()
+    assert {route.action for route in app.routes if isinstance(route, GuardedRoute)} <= set(ACTIONS)
     assert set(ROLES) == set(Role)
     assert set(DEFAULT_PURPOSE.values()) <= set(PURPOSES)
     for words in (*ROLES.values(), *ACTIONS.values(), *PURPOSES.values()):

@@ -169,6 +169,7 @@ def test_a_purpose_that_is_not_allowed_is_refused_and_recorded(archive: MemoryAr
         assert answer.json()["reason"] == "research-needs-deidentified-data"
         event = denied[answer.headers[ACCESS_HEADER]]
         assert event.study_uid == ("1.2.3" if "/1.2.3" in path else None)
+        assert event.patient_key == (path.split("/")[2] if path.startswith("/patients/") else "")
         assert CANARY.encode() not in answer.content
 
 
