@@ -164,7 +164,7 @@ def test_no_answer_without_its_event(archive: Archive, whole: LocalStack, tmp_pa
     searches = {id: shown for r in readers for id, shown in r.searches.items()}
     unanswered = sum(r.unanswered for r in readers)
     assert sum((r.refused for r in readers), Counter()).keys() <= {503}
-    assert unanswered <= READERS, "one request of each was under way when the api was killed"
+    assert unanswered <= 2 * READERS, "of each, what was under way when the api was killed, or stood in line"
     assert set(answered) | set(cut) <= set(granted), "an answer without its event"
     assert {i.study for s in studies for i in s} == {u for shown in searches.values() for u in shown}
     for id, shown in searches.items():
