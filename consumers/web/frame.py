@@ -67,7 +67,6 @@ MENU: tuple[Entry, ...] = (
     Entry("corrections", "/web/corrections", Permission.CORRECTIONS_READ),
     Entry("accesses", "/web/accesses", Permission.ACCESS_READ_ANY),
     Entry("peers", "/web/peers", Permission.AE_READ),
-    Entry("people", "/web/people", Permission.PEOPLE_READ),
 )
 
 

@@ -212,9 +212,9 @@ def test_who_is_not_logged_in_is_led_to_it_and_back(archive: MemoryArchive) -> N
         (Role.PATIENT, {"own"}),
         (
             Role.ADMINISTRATOR,
-            {"arrivals", "studies", "conflicts", "proposals", "rejected", "corrections", "peers", "people"},
+            {"arrivals", "studies", "conflicts", "proposals", "rejected", "corrections", "peers"},
         ),
-        (Role.OFFICER, {"accesses", "corrections", "peers", "people"}),
+        (Role.OFFICER, {"accesses", "corrections", "peers"}),
         (Role.OPERATOR, set()),
     ],
 )

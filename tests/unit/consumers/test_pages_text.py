@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumers.api import plain_words
 from consumers.web import app as web
 from consumers.web import frame, show
 from consumers.web.language import LANGUAGES, chosen, other
@@ -21,7 +22,7 @@ from consumers.web.looks import looks
 from consumers.web.routes import arrivals, officer
 from consumers.web.routes.studies import query_of
 from producers.refusals import REFUSALS
-from schemas.roles import Role
+from schemas.roles import Permission, Role
 
 WEB = Path(web.__file__).parent
 AR, EN = LANGUAGES["ar"], LANGUAGES["en"]
@@ -75,6 +76,8 @@ def test_what_is_asked_for_is_there_and_nothing_else() -> None:
 def test_every_role_place_and_reason_has_its_words() -> None:
     for role in Role:
         assert {f"role.{role}", f"role-of.{role}"} <= EN.messages.keys()
+    for action in (*plain_words.ACTIONS, *(str(p).replace(".", "-") for p in Permission)):
+        assert f"action.{action}" in EN.messages
     for entry in frame.MENU:
         assert {f"nav.{entry.key}", f"nav.{entry.key}.about"} <= EN.messages.keys()
     for key in frame.NOTICES:
