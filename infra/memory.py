@@ -171,6 +171,8 @@ class MemoryTables(_Server):
         table, partitions = self._table(query.table)
         _, bound_names, names, *_ = shape_of(table, query)
         partition = tuple(query.where[n] for n in table.partition_key)
+        if partition == ("",):
+            raise Defect(f"{table.name}: key column {table.partition_key[0]} may not be empty")  # as Cassandra
         bound = tuple(query.where[n] for n in bound_names[len(table.partition_key) :])
         found = []
         for key, cells in _in_order(table, partitions.get(partition, {})):

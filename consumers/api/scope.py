@@ -178,7 +178,7 @@ class Scopes:
         if reach.whole:
             return list(rows)
         named = {r["study_uid"] for r in rows if reach.names(r["study_uid"], r.get("patient_key") or "")}
-        left = [r["study_uid"] for r in rows if r["study_uid"] not in named]
+        left = [r["study_uid"] for r in rows if r["study_uid"] and r["study_uid"] not in named]
         places = await self.places(left)
         named |= {uid for uid, p in places.items() if reach.shows(uid, p.patient_key, p.sites)}
         return [r for r in rows if r["study_uid"] in named]

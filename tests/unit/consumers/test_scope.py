@@ -17,6 +17,7 @@ from infra import clock
 from schemas.caller import Caller
 from schemas.events import AccessDenied, AccessEmergency, AccessGranted, Named, TreatingEnded, TreatingStated
 from schemas.roles import DEFAULT_PURPOSE, Role
+from schemas.tables import Upsert
 from tests.unit.consumers.archive import MemoryArchive, part10
 
 CAIRO, ALEX = "CAI-1", "ALX-1"
@@ -266,6 +267,17 @@ def test_lists_for_a_site_hold_what_is_of_it(world: World) -> None:
             )
             assert answer.status_code == 200
             assert {r["study_uid"] for r in answer.json()["arrivals"]} <= own
+
+
+def test_rejections_of_a_site_show_also_what_was_too_broken_to_name_its_study(world: World) -> None:
+    of = {"instance": {"study_uid": MONA, "site": CAIRO}, "noise": {"study_uid": "", "site": CAIRO}}
+    writes = [
+        Upsert("rejections", {"day": "20251001", "rejection_id": n}, columns | {"reason": "not-dicom"}, 1)
+        for n, columns in (of | {"elsewhere": {"study_uid": "", "site": ALEX}}).items()
+    ]
+    asyncio.run(world.archive.tables.apply(writes))
+    answer = world.ask(staff(Role.TECHNICIAN, CAIRO), "/rejections?day=20251001")
+    assert {r["rejection_id"] for r in answer.json()["rejections"]} == set(of)
 
 
 def test_reach_is_a_value() -> None:
