@@ -58,6 +58,7 @@ class Process:
 
     def __init__(self, stack: LocalStack, role: Role, folder: Path, instance: str) -> None:
         self.role, self.folder = role, folder
+        self.program: tuple[str, ...] = ("-m", "infra.cli")
         self.port, self.health = free_port(), free_port()
         named = {"SIJIL_DICOM_PORT": self.port, "SIJIL_GATEWAY_HEALTH_PORT": self.health}
         if role == "api":
@@ -77,7 +78,7 @@ class Process:
     def start(self, fault: str = "") -> None:
         with (self.folder / "log").open("ab") as log:
             self._running = subprocess.Popen(
-                [sys.executable, "-m", "infra.cli", self.role],
+                [sys.executable, *self.program, self.role],
                 env={**self.environment, "SIJIL_FAULT": fault},
                 stdout=log,
                 stderr=log,
