@@ -1,0 +1,155 @@
+"""The pages in a real browser: a doctor is refused and breaks the glass; the officer and the patient see it.
+
+What a program can see of WCAG 2.2 AA is looked at on every page in both languages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests import axe, browser
+from tests.archive import Archive, wait_until
+from tests.local_stack import LocalStack
+from tests.unit.consumers.archive import part10
+
+pytestmark = [
+    pytest.mark.connected,
+    pytest.mark.skipif(not browser.installed(), reason="no /usr/bin/chromium: make tools installs it"),
+]
+
+STUDY = "1.2.826.0.1.3680043.10.88.5"
+SCRIPT = "<script>glass()</script>"
+NAME = f"Glass^{SCRIPT}=منى {SCRIPT}"
+IMAGE = "<img src=x onerror=glass()>"
+STATED = "فاقد الوعي بعد حادث، ونحتاج الأشعة السابقة"
+PATIENT = "glass-patient"
+PAGES = (
+    "/",
+    "/web/studies",
+    "/web/arrivals",
+    "/web/conflicts",
+    "/web/proposals",
+    "/web/rejected",
+    "/web/corrections",
+    "/web/peers",
+    f"/web/studies/{STUDY}",
+    f"/web/studies/{STUDY}/accesses",
+    f"/web/studies/{STUDY}/correct",
+)
+
+
+def passwords(home: Path) -> dict[str, str]:
+    """Of the embedded issuer's users."""
+    lines = (home / "secrets" / "users.txt").read_text(encoding="utf-8").splitlines()
+    return {name: password for name, password, *_ in (line.split("\t") for line in lines if line[:1] != "#")}
+
+
+class Person:
+    """Somebody at the browser."""
+
+    def __init__(self, page: browser.Page, base: str, script: str, known: dict[str, str]) -> None:
+        self.page, self.base, self.script, self.known = page, base, script, known
+        self.faults: list[str] = []
+
+    async def look(self) -> str:
+        """What the page shows; what axe has to say of it is kept."""
+        path: str = await self.page.evaluate("location.pathname + document.documentElement.lang")
+        self.faults += [f"{path} {fault}" for fault in await axe.faults(self.page, self.script)]
+        assert await self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is too wide"
+        text: str = await self.page.evaluate("document.body.innerText")
+        return text
+
+    async def open(self, path: str) -> str:
+        """An address, looked at."""
+        await self.page.open(self.base + path)
+        return await self.look()
+
+    async def log_in(self, name: str, path: str) -> None:
+        """By the form, on the way to an address; who was there before is logged out."""
+        if await self.page.evaluate("!!document.querySelector('form[action=\"/logout\"]')"):
+            await self.page.press("form[action='/logout'] button")
+            await self.page.until("!document.querySelector('form[action=\"/logout\"]')")
+        await self.page.open(f"{self.base}/login?back={path}")
+        await self.page.until("!!document.querySelector('#f-password')")
+        await self.look()
+        await self.page.fill("#f-username", name)
+        await self.page.fill("#f-password", self.known[name])
+        await self.page.key("Enter", 13)
+        await self.page.until("!/^.(login|oidc)/.test(location.pathname)")
+        await self.page.loaded()
+
+    async def until_shown(self, path: str, words: str, within: int = 20) -> str:
+        """Load an address again until it shows something."""
+        for _ in range(within * 2):
+            await self.page.open(self.base + path)
+            if await self.page.evaluate(f"document.body.innerText.includes({words!r})"):
+                return await self.look()
+            await asyncio.sleep(0.5)
+        raise AssertionError(f"{path} never showed {words}: {await self.page.evaluate('document.body.innerText')}")
+
+
+async def seen(person: Person) -> None:
+    """All that people see, in one browser."""
+    page = person.page
+    # A doctor without a relation is refused, and told what to do in an emergency
+    await page.size(1280)
+    await person.log_in("doctor", f"/web/studies/{STUDY}?lang=en")
+    refused = await person.look()
+    assert "You may not open this" in refused
+    assert "Glass" not in refused
+    await person.open(f"/web/studies/{STUDY}?lang=ar")
+    await page.fill("#f-words", STATED)
+    await page.press("form[action='/web/emergency'] button")
+    await page.until("location.search.includes('notice=opened')")
+    await page.loaded()
+    opened = await person.look()
+    assert f"منى {SCRIPT}" in opened, "the name is text"
+    assert IMAGE in opened
+    assert await page.evaluate("document.title") == "الدراسة · سجل"
+    # The officer sees both, with the words that were stated
+    await person.log_in("officer", "/web/accesses")
+    shown = await person.until_shown("/web/accesses?lang=ar", STATED)
+    assert STUDY in shown
+    assert STUDY in await person.open("/web/accesses?list=denied&lang=en")
+    # The patient sees who it was, in plain words
+    await person.log_in(PATIENT, "/web/own")
+    key = await page.evaluate("location.pathname.split('/')[3]")
+    await person.until_shown(f"/web/patients/{key}/accesses?lang=en", "opened the file in an emergency")
+    await person.until_shown(f"/web/patients/{key}/accesses?lang=ar", "طوارئ")
+    # Every page of who looks after the archive, at a desk in one language and on a phone in the other
+    await person.log_in("administrator", "/")
+    for width, language in ((1280, "ar"), (360, "en")):
+        await page.size(width)
+        for path in PAGES:
+            await person.open(f"{path}?lang={language}")
+    await page.key("Tab", 9)
+    assert await page.evaluate("document.activeElement.className") == "skip", "the keyboard's first stop"
+    await page.key("Enter", 13)
+    assert await page.evaluate("location.hash") == "#main"
+
+
+def test_a_glass_broken_is_seen_by_the_officer_and_the_patient(
+    archive: Archive, whole: LocalStack, tmp_path: Path
+) -> None:
+    file = part10(f"{STUDY}.1.1", study=STUDY, series=f"{STUDY}.1", PatientName=NAME, StudyDescription=IMAGE)
+    assert archive.stow([file]).status_code == 200
+    wait_until(lambda: archive.instance_count(STUDY) == 1, 60, "the study is searchable")
+    key = archive.json(f"/studies/{STUDY}")["patient_key"]
+    assert whole.sijil("users", "put", PATIENT, "patient", "--patient", key).returncode == 0
+    script, known = axe.source(), passwords(whole.home)
+
+    async def run() -> Person:
+        async with browser.browser(tmp_path) as page:
+            person = Person(page, archive.base, script, known)
+            await seen(person)
+            return person
+
+    person = asyncio.run(run())
+    assert person.faults == []
+    # A refusal's status is an entry of the browser's log; a violation of the policy or a script's error would be too
+    assert [p for p in person.page.problems if "status of 403" not in p] == []
+    own = (archive.base, "data:image/svg+xml")  # the browser's own icons of form fields
+    assert [r for r in person.page.requests if not r.startswith(own)] == []
