@@ -13,11 +13,11 @@ help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
 run: stack  ## install, start everything, send real DICOM through every door, and go on serving until Ctrl-C
-	@SIJIL_LOOPBACK_ROLE=local exec $(BIN)/sijil up --then demo
+	@exec $(BIN)/sijil up --then demo
 
 demo: stack  ## the same without staying: exit status 0 only if every number adds up
 	@if $(BIN)/sijil status >/dev/null 2>&1; then exec $(BIN)/sijil demo; fi; \
-	SIJIL_LOOPBACK_ROLE=local $(BIN)/sijil up --detach || exit 1; \
+	$(BIN)/sijil up --detach || exit 1; \
 	$(BIN)/sijil demo; status=$$?; $(BIN)/sijil down; exit $$status
 
 up: stack  ## start in the background

@@ -25,7 +25,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from infra.demo_senders import Sent, corpus, dataset_sha256, look, send_dimse, send_stow, value_of
+from infra.identity.minting import authorization
 from infra.settings import Settings
+from schemas.roles import Role
 
 VISIBLE_WITHIN_S = 60.0
 
@@ -55,17 +57,19 @@ class Outcome:
 
 
 class Client:
-    """A plain DICOMweb and API client of one archive."""
+    """A plain DICOMweb and API client of one archive: a PACS administrator, a sender and a radiologist."""
 
-    def __init__(self, base: str) -> None:
-        self.base = base
+    def __init__(self, settings: Settings) -> None:
+        self.base = f"http://{settings.http_host}:{settings.http_port}"
+        self.administrator, self.sender, self.radiologist = (
+            authorization(settings, role) for role in (Role.ADMINISTRATOR, Role.GATEWAY, Role.RADIOLOGIST)
+        )
         self.http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(connect=5, read=120))
 
     def json(self, path: str) -> Any:
         """Parsed answer of a GET; an empty list for 204 and 404."""
-        answer = self.http.request(
-            "GET", self.base + path, headers={"Accept": "application/dicom+json, application/json"}
-        )
+        accept = {"Accept": "application/dicom+json, application/json"}
+        answer = self.http.request("GET", self.base + path, headers=accept | self.administrator)
         if answer.status in (204, 404):
             return []
         if answer.status != 200:
@@ -75,7 +79,9 @@ class Client:
     def original(self, sent: Sent) -> bytes:
         """The stored Part 10 file of an instance."""
         path = f"/dicom-web/studies/{sent.study}/series/{sent.series}/instances/{sent.sop}/original"
-        answer = self.http.request("GET", self.base + path, headers={"Accept": "application/dicom"})
+        answer = self.http.request(
+            "GET", self.base + path, headers={"Accept": "application/dicom"} | self.administrator
+        )
         return answer.data if answer.status == 200 else b""
 
     def pages(self, path: str) -> list[dict[str, Any]]:
@@ -159,7 +165,7 @@ def report(client: Client, outcome: Outcome) -> str:
         "POST",
         f"{client.base}/reports",
         body=json.dumps(document).encode(),
-        headers={"Content-Type": "application/fhir+json"},
+        headers={"Content-Type": "application/fhir+json"} | client.radiologist,
     )
     if answer.status not in (200, 201):
         outcome.faults.append(f"POST /reports answered {answer.status}")
@@ -191,7 +197,7 @@ def trail(client: Client, outcome: Outcome, study: str) -> None:
 
 def run(settings: Settings, console: Console) -> Outcome:
     """The whole demo against running doors."""
-    client = Client(f"http://{settings.http_host}:{settings.http_port}")
+    client = Client(settings)
     outcome = Outcome([look(p) for p in corpus()])
     # What cannot be read is sent by STOW-RS; of the rest every second file goes by C-STORE.
     readable = [s for s in outcome.sent if s.study and s.sop and s.sop_class and s.syntax]
@@ -204,7 +210,10 @@ def run(settings: Settings, console: Console) -> Outcome:
         for door in ("C-STORE", "STOW-RS"):
             progress.update(task, description=f"1 sending by {door}")
             files = [s for s in outcome.sent if s.door == door]
-            sending = send_dimse(settings, files) if door == "C-STORE" else send_stow(client.http, client.base, files)
+            if door == "C-STORE":
+                sending = send_dimse(settings, files)
+            else:
+                sending = send_stow(client.http, client.base, files, client.sender)
             for _ in sending:
                 progress.advance(task)
         outcome.seconds = time.monotonic() - started
@@ -265,7 +274,9 @@ def show(settings: Settings, outcome: Outcome, console: Console) -> None:
         f"(storescu -aec {settings.ae_title} {settings.dicom_host} {settings.dicom_port} FILE)\n"
         f"a doctor     http://{settings.http_host}:{settings.viewer_port}/   studies and images in the viewer\n"
         f"a browser    {base}/   and the API's documents at {base}/docs\n"
-        f"curl         curl '{base}/dicom-web/studies?limit=3'",
+        'curl         curl -H "Authorization: Bearer $(sijil token administrator)"'
+        f" '{base}/dicom-web/studies?limit=3'\n"
+        f"log-in       users and passwords: {settings.home / 'secrets' / 'users.txt'}",
         highlight=False,
         soft_wrap=True,
     )

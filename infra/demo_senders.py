@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -107,7 +107,9 @@ def send_dimse(settings: Settings, files: Sequence[Sent]) -> Iterator[Sent]:
         assoc.release()
 
 
-def send_stow(http: urllib3.PoolManager, base: str, files: Sequence[Sent]) -> Iterator[Sent]:
+def send_stow(
+    http: urllib3.PoolManager, base: str, files: Sequence[Sent], authorization: Mapping[str, str]
+) -> Iterator[Sent]:
     """STOW-RS in requests of some files; yields each file when it is answered."""
     for at in range(0, len(files), STOW_FILES):
         batch = files[at : at + STOW_FILES]
@@ -120,6 +122,7 @@ def send_stow(http: urllib3.PoolManager, base: str, files: Sequence[Sent]) -> It
             headers={
                 "Content-Type": f'multipart/related; type="application/dicom"; boundary={SEPARATOR}',
                 "Accept": "application/dicom+json",
+                **authorization,
             },
         )
         # Only these statuses come with a Store Instances Response Module (PS3.18 Table 10.5.3-1).

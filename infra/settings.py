@@ -121,6 +121,9 @@ class Settings:
     oidc_person_claim: str = _s("sijil_person", "claim with the person id; missing: made from issuer and subject")
     oidc_patient_claim: str = _s("sijil_patient", "claim with a patient's own patient key")
     oidc_purpose_claim: str = _s("sijil_purpose", "claim with the purpose of use when a request states none")
+    token: str = _s(
+        "", "bearer token of commands that call the HTTP door; empty: one of the embedded issuer", secret=True
+    )
     session_hours: float = _s(10.0, "longest a log-in of a browser lasts")
     session_secret: str = _s(
         "", "hex, 32 bytes; seals the sessions' tokens (api); empty: one of this process", secret=True

@@ -14,7 +14,7 @@ import time
 import zipfile
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,11 +27,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 
 from infra import clock
+from infra.identity.minting import authorization
 from infra.settings import Settings
 from producers.media import Look, Source, find, look
 from producers.refusals import OUT_OF_RESOURCES, PROCESSING_FAILURE, REFUSALS
 from producers.stow.answer import IMPORT_AGENT
 from schemas.errors import Transient
+from schemas.roles import Role
 
 REQUEST_BYTES_MAX = 64 << 20
 REQUEST_FILES_MAX = 50
@@ -111,8 +113,8 @@ class SourceError(Exception):
 class Client:
     """Sends requests over one connection per thread."""
 
-    def __init__(self, url: str) -> None:
-        self._url = urlsplit(url)
+    def __init__(self, url: str, authorization: Mapping[str, str] | None = None) -> None:
+        self._url, self._authorization = urlsplit(url), authorization or {}
         self._local = threading.local()
         self._connections: list[http.client.HTTPConnection] = []
 
@@ -169,6 +171,8 @@ class Client:
         connection.putheader("Content-Length", str(length))
         connection.putheader("Accept", "application/dicom+json")
         connection.putheader("User-Agent", IMPORT_AGENT)
+        for name, value in self._authorization.items():
+            connection.putheader(name, value)
         connection.endheaders()
         for source in sources:
             connection.send(head)
@@ -333,7 +337,8 @@ def command(paths: tuple[Path, ...], url: str, jobs: int, again: bool) -> None:
     were refused or could not be read; the summary says which and why.
     """
     settings = Settings.load("operator")
-    url = url or f"http://{settings.http_host}:{settings.http_port}/dicom-web"
+    ours = f"http://{settings.http_host}:{settings.http_port}/dicom-web"
+    url = url or ours
     state = settings.home / "data" / "import" / f"{urlsplit(url).netloc.replace(':', '_')}.done"
     if again:
         state.unlink(missing_ok=True)
@@ -343,7 +348,9 @@ def command(paths: tuple[Path, ...], url: str, jobs: int, again: bool) -> None:
         sources = list(find(list(paths)))
     counted = TextColumn("{task.fields[files]} of {task.fields[of]} files")
     columns = (counted, BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    remembered, client = Remembered(state), Client(url)
+    # A token of this installation's issuer is for this installation alone
+    authorized = authorization(settings, Role.GATEWAY) if url == ours or settings.token else {}
+    remembered, client = Remembered(state), Client(url, authorized)
     try:
         with Progress(*columns, console=console) as progress:
             summary = run(sources, client, remembered, jobs, progress)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 
-from infra.identity.app import embedded_url
-from infra.identity.issuer import Issuer
 from infra.identity.keys import IssuerKeys
-from infra.identity.users import User, Users
+from infra.identity.minting import mint
+from infra.identity.users import Users
 from infra.settings import Settings
 from schemas.errors import Invalid
-from schemas.identity import derived_id
 from schemas.roles import Role
 
 TOKEN_HOURS_MAX = 24
@@ -42,45 +38,11 @@ def _parts() -> tuple[Settings, Users, IssuerKeys]:
 )
 def token(role: str, sites: tuple[str, ...], person: str, patient: str, service: str, hours: float) -> None:
     """Print a bearer token of the embedded issuer: curl -H "Authorization: Bearer $(sijil token doctor)" …"""
-    settings, users, keys = _parts()
-    click.echo(mint(settings, users, keys, Role(role), sites, person, patient, service, round(hours * 3600)))
-
-
-def mint(
-    settings: Settings,
-    users: Users,
-    keys: IssuerKeys,
-    role: Role,
-    sites: tuple[str, ...] = (),
-    person: str = "",
-    patient: str = "",
-    service: str = "",
-    seconds: int = 3600,
-) -> str:
-    """A token as the embedded issuer of this installation gives them."""
-    is_service = bool(service) or role in (Role.GATEWAY, Role.EHR)
-    user = User(
-        username=service or str(role),
-        role=str(role),
-        digest="",
-        sites=list(sites or (settings.site,)),
-        person_id="" if is_service else person or derived_id("person", "embedded", str(role)),
-        patient_key=patient,
-        service=is_service,
+    settings, _, _ = _parts()
+    seconds = round(hours * 3600)
+    click.echo(
+        mint(settings, Role(role), sites=sites, person=person, patient=patient, service=service, seconds=seconds)
     )
-    known = users.get(user.username) if users.exists else None
-    if known is not None and known.role == user.role:
-        user = replace(
-            user, patient_key=patient or known.patient_key, person_id=user.person_id and (person or known.person_id)
-        )
-    issuer = Issuer(
-        keys,
-        users,
-        url=embedded_url(settings),
-        audience=settings.oidc_audience,
-        client_id=settings.oidc_client_id,
-    )
-    return issuer.access_token(user, seconds=seconds)
 
 
 @click.group("users")

@@ -31,7 +31,7 @@ def test_each_setting_says_what_it_is() -> None:
 
 def test_what_is_secret_is_named_so_and_has_no_default() -> None:
     for s in SETTINGS:
-        assert s.secret is bool(re.search(r"PASSWORD|SECRET|LETTER_KEY", s.env)), s.env
+        assert s.secret is bool(re.search(r"PASSWORD|SECRET|LETTER_KEY|_TOKEN", s.env)), s.env
         assert not (s.secret and s.default)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -11,7 +12,9 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from consumers.web.viewer import Viewer
+from infra.http_caller import Gate
 from infra.http_door import ByPort
+from tests.callers import Anyone
 
 
 class Client:
@@ -40,7 +43,7 @@ def client(tmp_path: Path) -> Client:
     (tmp_path / "index.html").write_text("<script>let page = 1</script>")
     (tmp_path / "app.bundle.0f6159c501addfe9.js").write_text("//")
     (tmp_path / "app.bundle.css").write_text("p{}")
-    return Client(Viewer(tmp_path, behind))
+    return Client(Viewer(tmp_path, behind, Gate(authenticators=[Anyone()])))
 
 
 @pytest.mark.parametrize("path", ["/", "/index.html", "/viewer", "/viewer?StudyInstanceUIDs=1.2.3", "/metrics"])
@@ -76,7 +79,7 @@ def test_dicomweb_of_the_same_origin(client: Client) -> None:
 
 
 def test_not_installed(tmp_path: Path) -> None:
-    answer = Client(Viewer(tmp_path / "nothing", FastAPI())).get("/")
+    answer = Client(Viewer(tmp_path / "nothing", FastAPI(), Gate(authenticators=[Anyone()]))).get("/")
     assert answer.status_code == 503
     assert "make stack" in answer.text
 
@@ -88,3 +91,14 @@ def test_a_port_has_its_own_application() -> None:
     app = ByPort(main, {8090: lambda behind: other})
     assert Client(app, 8080).get("/").json() == "main"
     assert Client(app, 8090).get("/").json() == "other"
+
+
+@pytest.mark.parametrize("path", ["/", "/index.html", "/viewer?StudyInstanceUIDs=1.2.3&x=%2F"])
+def test_who_has_no_session_logs_in_and_comes_back(tmp_path: Path, path: str) -> None:
+    (tmp_path / "index.html").write_text("page")
+    (tmp_path / "app.bundle.css").write_text("p{}")
+    client = Client(Viewer(tmp_path, FastAPI(), Gate()))
+    answer = client.get(path)
+    where = urlsplit(answer.headers["location"])
+    assert (answer.status_code, where.path, parse_qs(where.query)["back"]) == (303, "/login", [path])
+    assert client.get("/app.bundle.css").status_code == 200, "what is the same for everybody is there for everybody"
