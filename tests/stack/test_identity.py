@@ -1,4 +1,4 @@
-"""Who calls, on the real servers: tokens, scopes from facts on the log, break-glass, a browser's session on both ports."""
+"""Who calls, on the real servers: tokens, scopes from facts on the log, break-glass, a session on both ports."""
 
 from __future__ import annotations
 
