@@ -16,7 +16,7 @@ from schemas.errors import Permanent
 
 ENV_PREFIX = "SIJIL_"
 
-Role = Literal["admin", "gateway", "api", "worker", "archiver", "operator"]
+Role = Literal["admin", "gateway", "api", "worker", "archiver", "operator", "analytics"]
 """Who a process is: decides which secrets it may read."""
 
 ROLES: tuple[Role, ...] = get_args(Role)

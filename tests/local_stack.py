@@ -12,11 +12,11 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infra.settings import Role, Settings
-from infra.stack import launch, logs, parts
+from infra.stack import credentials, launch, logs, parts
 from infra.stack.state import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +25,12 @@ SHARED = ("SIJIL_STACK_JARS", "SIJIL_STACK_VIEWER")
 """What is installed once for all stacks."""
 START_S = 240.0
 STOP_S = 120.0
+
+
+def superuser(settings: Settings) -> Settings:
+    """The same with the local broker's own user at Kafka: what no role may do, tests must be able to arrange."""
+    user, password = credentials.broker(settings.home)
+    return replace(settings, kafka_sasl_mechanism="PLAIN", kafka_username=user, kafka_password=password)
 
 
 _given: set[int] = set()  # to stacks of this process, also to those that are down just now

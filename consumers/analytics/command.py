@@ -57,7 +57,7 @@ def _rounds(follow: bool) -> Iterator[None]:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
 def command(follow: bool, as_json: bool) -> None:
     """Print studies, instances, bytes and reports per site and day, counted from the log."""
-    log = KafkaLog(Settings.load("operator"))
+    log = KafkaLog(Settings.load("analytics"))
     console = Console(width=None if sys.stdout.isatty() else 120)
     tally, positions = Tally(), dict[str, dict[int, int]]()
     try:

@@ -43,6 +43,7 @@ S3_ACTIONS: Mapping[Role, Mapping[str, tuple[str, ...]]] = {
     "operator": {
         bucket: ("Read", "List") for bucket in ("bucket_packs", "bucket_archive", "bucket_documents", "bucket_anchors")
     },
+    "analytics": {},  # reads the log alone
 }
 
 # Secrets of the archive that several roles share, and those that one role keeps for itself.
@@ -56,9 +57,11 @@ SHARED: Mapping[str, tuple[Role, ...]] = {
 
 @dataclass(frozen=True)
 class Credentials:
-    """What one role proves itself with to Cassandra and S3."""
+    """What one role proves itself with to Kafka, Cassandra and S3."""
 
     role: Role
+    kafka_username: str
+    kafka_password: str
     cassandra_username: str
     cassandra_password: str
     s3_access_key: str
@@ -77,6 +80,10 @@ def ensure(home: Path) -> dict[Role, Credentials]:
     made: dict[Role, Credentials] = {}
     for role in ROLES:
         wanted = {
+            _env("kafka_security_protocol"): "SASL_PLAINTEXT",
+            _env("kafka_sasl_mechanism"): "SCRAM-SHA-512",
+            _env("kafka_username"): f"sijil_{role}",
+            _env("kafka_password"): secrets.token_urlsafe(24),
             _env("cassandra_username"): f"sijil_{role}",
             _env("cassandra_password"): secrets.token_urlsafe(24),
             _env("s3_access_key"): f"sijil-{role}",
@@ -88,12 +95,25 @@ def ensure(home: Path) -> dict[Role, Credentials]:
             write_private(folder / f"{role}.env", "".join(f"{k}={v}\n" for k, v in values.items()))
         made[role] = Credentials(
             role,
+            values[_env("kafka_username")],
+            values[_env("kafka_password")],
             values[_env("cassandra_username")],
             values[_env("cassandra_password")],
             values[_env("s3_access_key")],
             values[_env("s3_secret_key")],
         )
     return made
+
+
+def broker(home: Path) -> tuple[str, str]:
+    """(user, password) of the local broker itself, the one that no ACL binds. Nobody else's process reads it."""
+    path = home / "secrets" / "kafka.env"
+    known = read_env_file(path)
+    if "BROKER_PASSWORD" not in known:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        known = {"BROKER_PASSWORD": secrets.token_urlsafe(24)}
+        write_private(path, "".join(f"{k}={v}\n" for k, v in known.items()))
+    return "sijil_broker", known["BROKER_PASSWORD"]
 
 
 def write_private(path: Path, text: str) -> None:

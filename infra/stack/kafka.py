@@ -1,14 +1,19 @@
-"""Apache Kafka, one node in KRaft mode: broker and controller in one process, loopback only."""
+"""Apache Kafka, one node in KRaft mode: broker and controller in one process, loopback only.
+
+Every role logs in as its own user (SASL/SCRAM) and may do what `infra.kafka_grants` says (StandardAuthorizer). The
+broker's own user, by PLAIN with a password in its configuration, is the only one above that: it makes the others.
+"""
 
 from __future__ import annotations
 
 import base64
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 
-from infra.settings import Settings
-from infra.stack import install, probes
+from infra.settings import ENV_PREFIX, Settings
+from infra.stack import credentials, install, probes
 from infra.stack.errors import StackError
 
 HEAP = "-Xmx384m"
@@ -31,7 +36,7 @@ def prepare(settings: Settings) -> None:
     classpath(settings)
     folder = settings.home / "conf"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "kafka.properties").write_text(properties(settings), encoding="ascii")
+    credentials.write_private(folder / "kafka.properties", properties(settings))
     (folder / "kafka-log4j2.properties").write_text(_LOG4J2, encoding="ascii")
     if not (settings.home / "data/kafka/meta.properties").exists():
         (settings.home / "data/kafka").mkdir(parents=True, exist_ok=True)
@@ -41,14 +46,29 @@ def prepare(settings: Settings) -> None:
 def properties(settings: Settings) -> str:
     """server.properties: durable and small on one node."""
     broker, controller = settings.stack_kafka_port, settings.stack_kafka_controller_port
+    user, password = credentials.broker(settings.home)
+    login = f'username="{user}" password="{password}"'
+    plain = f'org.apache.kafka.common.security.plain.PlainLoginModule required {login} user_{user}="{password}";'
     values = {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{broker}",
+        "listeners": f"CLIENT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": f"CLIENT://127.0.0.1:{broker}",
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listener.security.protocol.map": "CLIENT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT",
+        "inter.broker.listener.name": "CLIENT",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
+        "sasl.mechanism.inter.broker.protocol": "PLAIN",
+        "sasl.mechanism.controller.protocol": "PLAIN",
+        "listener.name.client.plain.sasl.jaas.config": plain,
+        "listener.name.client.scram-sha-512.sasl.jaas.config": (
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        ),
+        "listener.name.controller.sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.controller.plain.sasl.jaas.config": plain,
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": f"User:{user}",
         "log.dirs": str(settings.home / "data/kafka"),
         "auto.create.topics.enable": "false",  # topics are data of the migration command
         "delete.topic.enable": "false",  # the log is the truth
@@ -101,8 +121,14 @@ def command(settings: Settings) -> Sequence[str]:
 
 def probe(settings: Settings) -> None:
     """Raises NotReady until the broker is registered."""
-    probes.kafka("127.0.0.1", settings.stack_kafka_port)
+    probes.kafka("127.0.0.1", settings.stack_kafka_port, *credentials.broker(settings.home))
 
 
 def finish(settings: Settings) -> None:
-    """Nothing more: topics are the migration command's."""
+    """Users and what they may, by a process of its own: the supervisor holds no driver. Topics are the migration's."""
+    command = [sys.executable, "-m", "infra.stack.kafka_users"]
+    environment = {**os.environ, f"{ENV_PREFIX}HOME": str(settings.home)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise StackError(f"Kafka's users could not be made: {lines[-1] if lines else done.returncode}")

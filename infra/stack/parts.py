@@ -75,6 +75,7 @@ PARTS: tuple[Part, ...] = (
         prepare=kafka.prepare,
         command=kafka.command,
         probe=kafka.probe,
+        finish=kafka.finish,
         stop_s=30.0,
     ),
     Part(

@@ -29,15 +29,16 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
     return bytes(data)
 
 
-def kafka(host: str, port: int) -> None:
-    """Metadata (API key 3, version 4) of no topic: ready once a broker is registered and there is a controller."""
-    client = b"sijil-probe"
-    body = struct.pack(">hhih", 3, 4, 1, len(client)) + client + struct.pack(">ib", 0, 0)
+def kafka(host: str, port: int, user: str, password: str) -> None:
+    """Log in by PLAIN, then ask for the metadata of no topic: ready once a broker is registered with a controller."""
     try:
         with socket.create_connection((host, port), TIMEOUT_S) as connection:
-            connection.sendall(struct.pack(">i", len(body)) + body)
-            (size,) = struct.unpack(">i", _exactly(connection, 4))
-            answer = _exactly(connection, size)
+            _kafka_ask(connection, 17, 1, struct.pack(">h5s", 5, b"PLAIN"))
+            login = f"\0{user}\0{password}".encode()
+            refused = struct.unpack_from(">h", _kafka_ask(connection, 36, 0, struct.pack(">i", len(login)) + login), 4)
+            if refused[0]:
+                raise NotReady("Kafka: the login of its own user is refused")
+            answer = _kafka_ask(connection, 3, 4, struct.pack(">ib", 0, 0))
     except OSError as e:
         raise NotReady(f"Kafka: {e}") from e
     # correlation id, throttle time, brokers: node id, host, port, rack; cluster id; controller id
@@ -52,6 +53,15 @@ def kafka(host: str, port: int) -> None:
     (controller,) = struct.unpack_from(">i", answer, at)
     if brokers < 1 or controller < 0:
         raise NotReady("Kafka: no broker registered yet")
+
+
+def _kafka_ask(connection: socket.socket, key: int, version: int, body: bytes) -> bytes:
+    """The answer to a request (kafka.apache.org/protocol): SaslHandshake 17, SaslAuthenticate 36, Metadata 3."""
+    client = b"sijil-probe"
+    request = struct.pack(">hhih", key, version, 1, len(client)) + client + body
+    connection.sendall(struct.pack(">i", len(request)) + request)
+    (size,) = struct.unpack(">i", _exactly(connection, 4))
+    return _exactly(connection, size)
 
 
 def _skip_string(data: bytes, at: int) -> int:

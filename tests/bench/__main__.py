@@ -30,7 +30,7 @@ from tests.bench import durability
 from tests.bench.access_cost import cost
 from tests.bench.clients import Doors, Ingest, Latency, ingest, latency, questions, retrieves
 from tests.bench.corpus import Instance, make_ct
-from tests.local_stack import LocalStack
+from tests.local_stack import LocalStack, superuser
 
 EXPLICIT, IMPLICIT = "Explicit VR LE", "Implicit VR LE"
 RUNS = (
@@ -62,7 +62,7 @@ def machine() -> dict[str, object]:
 
 def access_events(settings: Settings, folder: Path) -> dict[str, Latency]:
     """Cost of one access event: until it is fsynced in the chain's journal, and until Kafka has acknowledged it."""
-    log = KafkaLog(settings)
+    log = KafkaLog(superuser(settings))
     chain = ChainedLog(log, folder, "/bench/LOCAL/1", backlog_max=100_000, anchors=None)
     kept, acknowledged = [], []
     try:
@@ -97,7 +97,7 @@ def _granted() -> AccessGranted:
 
 def projection(settings: Settings, folder: Path) -> dict[str, float]:
     """Events a second that the worker projects: from the first published until it has passed the last."""
-    log = KafkaLog(settings)
+    log = KafkaLog(superuser(settings))
     chain = ChainedLog(log, folder, "/bench/LOCAL/2", backlog_max=200_000, anchors=None)
     try:
         started = time.perf_counter()

@@ -18,9 +18,11 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from infra.cassandra import open_session
+from infra.kafka import connection
 from infra.settings import Settings
 from infra.stack import install, seaweedfs
 from tests.bench.clients import Latency
+from tests.local_stack import superuser
 
 ROUNDS = 200
 
@@ -38,13 +40,13 @@ def _timed(step: Callable[[], object], rounds: int = ROUNDS) -> Latency:
 
 def kafka(settings: Settings) -> dict[str, Latency]:
     """One acknowledged record of 1 KB, with `flush.messages=1` and with Kafka's default."""
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    admin = AdminClient(connection(superuser(settings)))
     names = {"flush.messages=1": {"flush.messages": "1"}, "default": {}}
     found = {}
     for label, config in names.items():
         topic = f"bench-{secrets.token_hex(4)}"
         admin.create_topics([NewTopic(topic, 1, 1, config=config)])[topic].result()
-        producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "acks": "all", "linger.ms": 0})
+        producer = Producer(connection(superuser(settings)) | {"acks": "all", "linger.ms": 0})
 
         def send(producer: Any = producer, topic: str = topic) -> None:
             producer.produce(topic, b"x" * 1000)

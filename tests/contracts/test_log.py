@@ -13,6 +13,7 @@ from infra.ports import Log
 from infra.settings import Settings
 from schemas.errors import Invalid, Overloaded, Transient
 from tests.contracts.log import TOPIC, LogContract, record
+from tests.local_stack import LocalStack
 
 
 class TestMemoryLog(LogContract):
@@ -24,8 +25,8 @@ class TestMemoryLog(LogContract):
 @pytest.mark.connected
 class TestKafkaLog(LogContract):
     @pytest.fixture
-    def log(self, admin: Settings) -> Iterator[Log]:
-        log = KafkaLog(admin, stall_s=1.0, delivery_s=5.0)
+    def log(self, stack: LocalStack) -> Iterator[Log]:
+        log = KafkaLog(stack.settings("api"), stall_s=1.0, delivery_s=5.0)
         yield log
         log.close()
 
@@ -37,8 +38,8 @@ class TestKafkaLog(LogContract):
         monkeypatch.setattr("infra.kafka.SHORT_READ", 50)
         self.test_partition_by_partition(log)
 
-    def test_a_closed_log_takes_nothing(self, admin: Settings) -> None:
-        log = KafkaLog(admin)
+    def test_a_closed_log_takes_nothing(self, stack: LocalStack) -> None:
+        log = KafkaLog(stack.settings("api"))
         log.append(record()).result(30)
         log.close()
         with pytest.raises(Transient):

@@ -23,7 +23,7 @@ from infra.settings import Role, Settings
 from schemas.envelope import decode, encode
 from schemas.events import Event, PackStored
 from schemas.topics import topic_of
-from tests.local_stack import LocalStack, free_offset
+from tests.local_stack import LocalStack, free_offset, superuser
 from tests.unit.streams import samples
 
 QUIET_S = 2
@@ -45,7 +45,7 @@ class Streams:
         }
         self.settings = Settings.load("worker", self.environment)
         self.gateway = Settings.load("gateway", self.environment)
-        self.objects, self.kafka = S3Objects(self.gateway), KafkaLog(self.gateway)
+        self.objects, self.kafka = S3Objects(self.gateway), KafkaLog(superuser(self.gateway))
 
     def start(self, fault: str = "", role: Role = "worker") -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "infra.cli", role]

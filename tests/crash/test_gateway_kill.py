@@ -26,7 +26,7 @@ from infra.settings import Role, Settings
 from schemas.envelope import decode
 from schemas.events import PackStored
 from schemas.pack import decode_manifest
-from tests.local_stack import LocalStack
+from tests.local_stack import LocalStack, superuser
 from tests.stack.raw_scu import RawScu
 from tests.unit.producers.samples import dataset, dataset_offset, file
 
@@ -150,7 +150,7 @@ def sha256(sop: str, study: str) -> str:
 
 def archived(settings: Settings, source: str) -> list[tuple[str, str]]:
     """(study, dataset's SHA-256) of each instance of each pack that this source has published; every byte is read."""
-    log, objects = KafkaLog(settings), S3Objects(settings)
+    log, objects = KafkaLog(superuser(settings)), S3Objects(settings)
     try:
         packs: dict[str, PackStored] = {}
         ids: dict[str, str] = {}

@@ -23,7 +23,7 @@ from schemas.envelope import decode
 from schemas.events import ReportIssued, StudyCorrected
 from tests.archive import sha256
 from tests.crash.test_gateway_kill import Process
-from tests.local_stack import LocalStack
+from tests.local_stack import LocalStack, superuser
 from tests.unit.producers.test_report_document import document
 
 pytestmark = [pytest.mark.connected, pytest.mark.slow]
@@ -58,7 +58,7 @@ def answered(process: Process, path: str, **request: object) -> int | None:
 
 def published(settings: Settings, topic: str, source: str) -> list[tuple[int, str, ReportIssued | StudyCorrected]]:
     """(sequence, event id, event) of each record of a source; a repeated record must say the same."""
-    log = KafkaLog(settings)
+    log = KafkaLog(superuser(settings))
     try:
         found: dict[int, tuple[int, str, ReportIssued | StudyCorrected]] = {}
         for record in log.read(topic, {}, log.ends(topic)):

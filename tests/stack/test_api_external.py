@@ -17,8 +17,10 @@ import confluent_kafka
 import jsonschema
 import pytest
 
+from infra.settings import Role
 from tests.archive import Archive, wait_until
 from tests.bench.corpus import make_ct
+from tests.local_stack import LocalStack
 
 pytestmark = pytest.mark.connected
 
@@ -28,19 +30,34 @@ SCHEMAS = Path(__file__).resolve().parents[2] / "schemas" / "json"
 # ------------------------------------------------------------------------------------------------ anybody's producer
 
 
+Login = dict[str, str | int | float | bool]
+
+
+def login(whole: LocalStack, role: Role) -> Login:
+    """What a role was given to log in with."""
+    given = whole.settings(role)
+    return {
+        "bootstrap.servers": given.kafka_bootstrap,
+        "security.protocol": given.kafka_security_protocol,
+        "sasl.mechanism": given.kafka_sasl_mechanism,
+        "sasl.username": given.kafka_username,
+        "sasl.password": given.kafka_password,
+    }
+
+
 def validate(event_type: str, event: dict[str, Any]) -> None:
     """Against the published schema."""
     jsonschema.validate(event, json.loads((SCHEMAS / f"{event_type}.schema.json").read_text(encoding="utf-8")))
 
 
-def producer(bootstrap: str, topic: str, key: str, event_type: str, event: dict[str, Any]) -> None:
+def producer(login: Login, topic: str, key: str, event_type: str, event: dict[str, Any]) -> None:
     """Publish one event."""
     event_id = str(uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(event, sort_keys=True)))
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     attributes = {"ce_specversion": "1.0", "ce_id": event_id, "ce_source": "/external/H01", "ce_type": event_type}
     headers: list[tuple[str, str | bytes | None]] = [(n, v.encode()) for n, v in {**attributes, "ce_time": now}.items()]
     kafka = confluent_kafka.Producer(
-        {"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True, "partitioner": "murmur2_random"}
+        {**login, "acks": "all", "enable.idempotence": True, "partitioner": "murmur2_random"}
     )
     kafka.produce(topic, json.dumps(event).encode(), key.encode(), headers=headers)
     assert kafka.flush(20) == 0
@@ -49,10 +66,10 @@ def producer(bootstrap: str, topic: str, key: str, event_type: str, event: dict[
 # ------------------------------------------------------------------------------------------------ anybody's consumer
 
 
-def consumer(bootstrap: str, seconds: float) -> dict[tuple[str, str], dict[str, Any]]:
+def consumer(login: Login, seconds: float) -> dict[tuple[str, str], dict[str, Any]]:
     """Studies, bytes and reports per site and day, of everything that is on the topics."""
     kafka = confluent_kafka.Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": f"analytics-{time.time_ns()}", "auto.offset.reset": "earliest"}
+        {**login, "group.id": f"sijil-analytics-{time.time_ns()}", "auto.offset.reset": "earliest"}
     )
     kafka.subscribe(["sijil.study.arrivals", "sijil.reports"])
     days: dict[tuple[str, str], dict[str, Any]] = defaultdict(lambda: {"studies": set(), "packs": {}, "reports": set()})
@@ -93,15 +110,15 @@ def rejected(n: int) -> dict[str, Any]:
     }
 
 
-def test_an_external_event_is_projected_and_a_broken_one_stops_nobody(archive: Archive) -> None:
-    bootstrap = archive.settings.kafka_bootstrap
+def test_an_external_event_is_projected_and_a_broken_one_stops_nobody(archive: Archive, whole: LocalStack) -> None:
+    gateway = login(whole, "gateway")
     broken = {**rejected(time.time_ns() % 10**11), "size": -1}
     with pytest.raises(jsonschema.ValidationError):
         validate("study.instance-rejected.v1", broken)
-    producer(bootstrap, "sijil.study.arrivals", broken["rejection_id"], "study.instance-rejected.v1", broken)
+    producer(gateway, "sijil.study.arrivals", broken["rejection_id"], "study.instance-rejected.v1", broken)
     good = rejected(time.time_ns() % 10**11 + 1)
     validate("study.instance-rejected.v1", good)
-    producer(bootstrap, "sijil.study.arrivals", good["rejection_id"], "study.instance-rejected.v1", good)
+    producer(gateway, "sijil.study.arrivals", good["rejection_id"], "study.instance-rejected.v1", good)
 
     def listed() -> bool:
         day = time.strftime("%Y%m%d", time.gmtime())
@@ -114,11 +131,11 @@ def test_an_external_event_is_projected_and_a_broken_one_stops_nobody(archive: A
     wait_until(listed, 30, "the event behind the broken one is projected")
 
 
-def test_an_external_consumer_counts_what_was_sent(archive: Archive, tmp_path: Path) -> None:
+def test_an_external_consumer_counts_what_was_sent(archive: Archive, whole: LocalStack, tmp_path: Path) -> None:
     (study,) = make_ct(tmp_path, studies=1, slices=4, seed=83, rows=32)
     assert archive.stow([i.path.read_bytes() for i in study]).status_code == 200
     wait_until(lambda: archive.instance_count(study[0].study) == 4, 30, "the study is queryable")
-    days = consumer(archive.settings.kafka_bootstrap, 10)
+    days = consumer(login(whole, "analytics"), 10)
     mine = [d for d in days.values() if study[0].study in d["studies"]]
     assert len(mine) == 1
     assert sum(mine[0]["packs"].values()) > sum(i.path.stat().st_size for i in study)

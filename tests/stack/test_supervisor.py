@@ -205,4 +205,4 @@ def test_an_unknown_part_is_refused(own: LocalStack) -> None:
     assert done.returncode == 1
     assert "there is no part 'zookeeper': choose from kafka" in done.stderr
     with pytest.raises(NotReady):
-        probes.kafka("127.0.0.1", own.settings("admin").stack_kafka_port)
+        probes.kafka("127.0.0.1", own.settings("admin").stack_kafka_port, "nobody", "")

@@ -23,7 +23,7 @@ from infra.ports import Stored
 from infra.settings import Settings
 from schemas.envelope import Record, encode
 from schemas.events import AccessGranted, DeadLetter, ReportIssued, Shown
-from tests.local_stack import SERVERS, LocalStack
+from tests.local_stack import SERVERS, LocalStack, superuser
 
 pytestmark = pytest.mark.connected
 
@@ -54,7 +54,7 @@ def worker(stack: LocalStack) -> Settings:
 
 @pytest.fixture
 def log(worker: Settings) -> Iterator[KafkaLog]:
-    log = KafkaLog(worker)
+    log = KafkaLog(superuser(worker))
     yield log
     log.close()
 
