@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from infra import clock
 from infra.ports import Tables
+from schemas.caller import Caller
 from schemas.errors import Invalid
+from schemas.roles import DEFAULT_PURPOSE, Role
 from schemas.tables import STATE_KEYSPACE, Upsert
 
 ANY = "*"
 TABLE = "ae_titles"
-ROLES = ("modality", "pacs", "van", "workstation", "any")
+ROLE_OF: Mapping[str, Role] = {
+    "modality": Role.TECHNICIAN,
+    "van": Role.TECHNICIAN,
+    "workstation": Role.RADIOLOGIST,
+    "pacs": Role.RADIOLOGIST,
+    "ehr": Role.EHR,
+    "any": Role.LOCAL,
+}
+"""What an application entity is → as which role it asks, at its site."""
+ROLES = tuple(ROLE_OF)
 
 
 @dataclass(frozen=True)
@@ -54,16 +65,24 @@ def checked(ae: Ae) -> Ae:
 
 
 def find_caller(table: Iterable[Ae], title: str, address: str) -> Ae | None:
-    """The row under which `title` may call from the IP `address`; its own row before that of any title.
+    """The row under which `title` may call from the IP `address`: its own row, or that of any title if it has none.
 
-    Names in the table are resolved now, so ask once per association. None: it may not call.
+    A title that is somebody's is nobody else's, also not at an address from which any other may call. Names in the
+    table are resolved now, so ask once per association. None: it may not call.
     """
     calling = ipaddress.ip_address(address)
     if isinstance(calling, ipaddress.IPv6Address) and calling.ipv4_mapped:
         calling = calling.ipv4_mapped
-    rows = [ae for ae in table if ae.ae_title in (title.strip(" "), ANY)]
-    rows.sort(key=lambda ae: ae.ae_title == ANY)
+    known = [*table]
+    rows = [ae for ae in known if ae.ae_title == title.strip(" ")] or [ae for ae in known if ae.ae_title == ANY]
     return next((ae for ae in rows if any(calling in network for network in _networks(ae.host))), None)
+
+
+def caller(ae: Ae, title: str, address: str, home_site: str) -> Caller:
+    """For whom `title` at `address` speaks, whose row is `ae`."""
+    role = ROLE_OF[ae.role]
+    sites = frozenset({ae.site or home_site})
+    return Caller(f"ae:{title}@{address}", role, DEFAULT_PURPOSE[role], sites, via="dimse", address=address)
 
 
 def is_one_host(host: str) -> bool:

@@ -7,6 +7,7 @@ import struct
 import threading
 from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any, cast
 
 from pynetdicom import evt
@@ -36,6 +37,7 @@ class EventAssociation(Association):
 
     def __init__(self, ae: Any, services: Services) -> None:
         self.news = threading.Event()
+        self._peer: Peer | None = None
         self.admitted = False
         """It has one of the listener's places."""
         super().__init__(ae, MODE_ACCEPTOR)
@@ -50,6 +52,12 @@ class EventAssociation(Association):
 
     def peer(self) -> Peer:
         """Who called. Once the A-ASSOCIATE-RQ is there."""
+        if self._peer is None:
+            found = self._stated()
+            self._peer = replace(found, caller=self._services.identify(found))
+        return self._peer
+
+    def _stated(self) -> Peer:
         primitive, address = self.requestor.primitive, self.requestor.address_info
         if primitive is None or address is None:
             raise Defect("an association without a requestor")

@@ -23,7 +23,9 @@ from infra.dicom_association import BoundedServer, EventAssociation, handler_cla
 from infra.dicom_exchange import Handler
 from infra.dicom_services import (
     CALLED_AE_UNKNOWN,
+    CALLING_AE_UNKNOWN,
     Admit,
+    Identify,
     Negotiate,
     Peer,
     Rejection,
@@ -66,6 +68,8 @@ class DicomDoor:
         """Asked in their order which transfer syntax of a proposed context is accepted; the first answer counts."""
         self.admissions: list[Admit] = []
         """Asked in their order whether an association is rejected; the first rejection counts."""
+        self.identify: Identify = lambda peer: None
+        """For whom a peer speaks: the room that keeps the AE table says it."""
         self.handlers: list[tuple[Any, Callable[..., Any]]] = []
         self.store: StoreService | None = None
         """Takes C-STORE requests."""
@@ -132,6 +136,7 @@ class Listener:
         services = Services(
             door.negotiate,
             self._admit,
+            door.identify,
             door.store,
             door.requests,
             lambda abstract_syntax: any(yes(abstract_syntax) for yes in door.both_roles),
@@ -170,6 +175,8 @@ class Listener:
     def _admit(self, peer: Peer) -> Rejection | None:
         if peer.called_ae != self._door.settings.ae_title:
             return CALLED_AE_UNKNOWN
+        if peer.caller is None:
+            return CALLING_AE_UNKNOWN
         return next((r for admit in self._door.admissions if (r := admit(peer)) is not None), None)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from infra.dicom_command import StoreRequest, StoreStatus
+from schemas.caller import Caller
 
 Negotiate = Callable[[str, Sequence[str]], str | None]
 """(abstract syntax, transfer syntaxes offered) → the one accepted, or None."""
@@ -19,6 +20,10 @@ class Peer:
     calling_ae: str
     called_ae: str
     address: str
+    certificate: str = ""
+    """SHA-256 of the certificate it has proved itself with, hex; empty without TLS."""
+    caller: Caller | None = None
+    """For whom it speaks, by the AE table; None: it may not call."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ CALLING_AE_UNKNOWN = Rejection(1, 1, 3)
 CALLED_AE_UNKNOWN = Rejection(1, 1, 7)
 LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2)
 
+Identify = Callable[[Peer], Caller | None]
+"""For whom a peer speaks. Asked once for each association."""
 Admit = Callable[[Peer], Rejection | None]
 
 
@@ -72,6 +79,7 @@ class Services:
 
     negotiate: Negotiate
     admit: Admit
+    identify: Identify
     store: StoreService | None
     requests: Mapping[type[Any], Callable[[Any], None]] = field(default_factory=dict)
     """Request primitive of pynetdicom → handler (`infra.dicom_exchange.Handler`)."""

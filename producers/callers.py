@@ -13,7 +13,9 @@ import msgspec
 from infra import ae_table, telemetry
 from infra.ae_table import Ae
 from infra.cassandra import CassandraTables
+from infra.dicom_services import Peer
 from infra.settings import Settings
+from schemas.caller import Caller
 from schemas.errors import SijilError
 from schemas.tables import STATE_KEYSPACE
 
@@ -62,6 +64,11 @@ class Callers:
     def find(self, ae_title: str, address: str) -> Ae | None:
         """The entry under which `ae_title` may call from that address."""
         return ae_table.find_caller(self._table, ae_title, address)
+
+    def speaks_for(self, home_site: str, peer: Peer) -> Caller | None:
+        """For whom a peer speaks; None if it may not call."""
+        ae = self.find(peer.calling_ae, peer.address)
+        return ae_table.caller(ae, peer.calling_ae, peer.address, home_site) if ae else None
 
     def entry(self, ae_title: str) -> Ae | None:
         """The row of a title itself: where to send to."""

@@ -28,8 +28,7 @@ from infra.dicom_door import DicomDoor
 from infra.dicom_services import Peer
 from infra.spooled import Spooled
 from schemas.caller import Caller
-from schemas.errors import Transient
-from schemas.roles import DEFAULT_PURPOSE, Role
+from schemas.errors import Defect, Transient
 
 WAIT_S = 60.0
 """Longest wait for an answer of the read models, or for the next bytes of a pack."""
@@ -122,9 +121,10 @@ class DicomRoom:
 
 
 def who(peer: Peer) -> Caller:
-    """Who asks by DICOM, as the access trail names them: the calling AE title and its address; always for treatment."""
-    actor, purpose = f"ae:{peer.calling_ae}@{peer.address}", DEFAULT_PURPOSE[Role.LOCAL]
-    return Caller(actor, Role.LOCAL, purpose, via="dimse", address=peer.address)
+    """Who asks by DICOM, as the AE table has it: every association of the door has somebody behind it."""
+    if peer.caller is None:
+        raise Defect("an association of nobody")
+    return peer.caller
 
 
 _rooms: WeakKeyDictionary[DicomDoor, DicomRoom] = WeakKeyDictionary()

@@ -22,6 +22,7 @@ from producers.commitment.worker import Commitments, Duplicate
 from producers.dicom.contexts import choose
 from producers.dicom.syntaxes import EXPLICIT_LE, IMPLICIT_LE
 from schemas.errors import Invalid, Overloaded, SijilError
+from schemas.roles import Permission, Scope, scope_of
 
 log = telemetry.logger(__name__)
 
@@ -31,6 +32,7 @@ NO_SUCH_SOP_INSTANCE: Final = 0x0112
 INVALID_ARGUMENT: Final = 0x0115
 NO_SUCH_SOP_CLASS: Final = 0x0118
 NO_SUCH_ACTION: Final = 0x0123
+NOT_AUTHORIZED: Final = 0x0124
 RESOURCE_LIMITATION: Final = 0x0213
 
 STATUSES: Final = {
@@ -41,6 +43,7 @@ STATUSES: Final = {
     NO_SUCH_SOP_CLASS: "the SOP Class is not the Storage Commitment Push Model",
     NO_SUCH_ACTION: "the Action Type is not 1",
     DUPLICATE_TRANSACTION: "the Transaction UID is in use for other instances",
+    NOT_AUTHORIZED: "this AE may not store",
     RESOURCE_LIMITATION: "too many transactions are open",
 }
 
@@ -86,6 +89,8 @@ class CommitmentScp:
         if request.ActionTypeID != REQUEST:
             return NO_SUCH_ACTION, ""
         peer = exchange.peer
+        if peer.caller is None or scope_of(peer.caller.role, Permission.STUDY_STORE) is Scope.NONE:
+            return NOT_AUTHORIZED, ""
         try:
             uid, references = of_information(exchange.data_set(request.ActionInformation))
             return SUCCESS, self._commitments.request(uid, references, ae_title=peer.calling_ae, address=peer.address)

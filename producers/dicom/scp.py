@@ -13,7 +13,7 @@ from pynetdicom.dimse_primitives import N_ACTION
 from infra import clock, telemetry
 from infra.dicom_command import StoreRequest, StoreStatus
 from infra.dicom_door import DicomDoor
-from infra.dicom_services import CALLING_AE_UNKNOWN, LOCAL_LIMIT_EXCEEDED, Peer, Rejection
+from infra.dicom_services import LOCAL_LIMIT_EXCEEDED, Peer, Rejection
 from producers.body import Body, Filed, FileWriter, Held
 from producers.callers import Callers
 from producers.commitment.delivery import Delivery
@@ -23,11 +23,12 @@ from producers.dicom.contexts import accept, is_storage
 from producers.dicom.part10 import encode_file_meta
 from producers.gateway import Gateway, Origin
 from producers.identify import Named, Refused, identify_dataset
-from producers.refusals import OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS, refusal
+from producers.refusals import NOT_AUTHORIZED, OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS, refusal
 from producers.shelf import MB, Room
 from producers.spool import Feeder, SpoolFull
 from schemas.errors import Invalid, Transient
 from schemas.pack import Sender
+from schemas.roles import Permission, Scope, scope_of
 
 log = telemetry.logger(__name__)
 
@@ -50,7 +51,8 @@ def register(door: DicomDoor) -> None:
     gateway = Gateway.open(door.settings, "gateway", door.chain, door.objects, door.log)
     callers = Callers.open(door.settings)
     door.contexts.append(accept)
-    door.admissions.append(partial(_admit, gateway, callers))
+    door.identify = partial(callers.speaks_for, door.settings.site)
+    door.admissions.append(partial(_admit, gateway))
     door.store = partial(_session, gateway, callers)
     delivery = Delivery(callers, door.settings.ae_title)
     commitments = gateway.commitments(lambda: door.committed, delivery.report)
@@ -68,9 +70,7 @@ def register(door: DicomDoor) -> None:
     door.backlog("spool_backlog", gateway.backlog)
 
 
-def _admit(gateway: Gateway, callers: Callers, peer: Peer) -> Rejection | None:
-    if callers.find(peer.calling_ae, peer.address) is None:
-        return CALLING_AE_UNKNOWN
+def _admit(gateway: Gateway, peer: Peer) -> Rejection | None:
     return None if gateway.spool.room() is Room.ENOUGH else LOCAL_LIMIT_EXCEEDED
 
 
@@ -80,14 +80,15 @@ def _session(gateway: Gateway, callers: Callers, peer: Peer) -> StoreSession:
     caller = callers.find(peer.calling_ae, peer.address)
     if caller is not None:
         site = caller.site or site
-    return StoreSession(gateway, Origin(sender, site, (caller.issuer if caller else "") or site))
+    allowed = peer.caller is not None and scope_of(peer.caller.role, Permission.STUDY_STORE) is not Scope.NONE
+    return StoreSession(gateway, Origin(sender, site, (caller.issuer if caller else "") or site), allowed=allowed)
 
 
 class StoreSession:
     """The instances of one association."""
 
-    def __init__(self, gateway: Gateway, origin: Origin) -> None:
-        self.gateway, self.origin = gateway, origin
+    def __init__(self, gateway: Gateway, origin: Origin, *, allowed: bool) -> None:
+        self.gateway, self.origin, self.allowed = gateway, origin, allowed
         self.feeder: Feeder = gateway.spool.feeder()
         self.memory = bytearray(FIRST_BYTES)
         """Used by one instance after another."""
@@ -182,6 +183,8 @@ class Sink:
 
     def _store(self, body: Body) -> StoreStatus:
         gateway, origin = self._session.gateway, self._session.origin
+        if not self._session.allowed:
+            return StoreStatus(NOT_AUTHORIZED, "this AE may not store: see its role in the AE table")
         if self._full:
             return StoreStatus(OUT_OF_RESOURCES, "out of resources")
         try:

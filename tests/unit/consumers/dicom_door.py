@@ -23,6 +23,7 @@ from producers.dicom.contexts import accept, is_storage
 from tests.archive import dcmtk
 from tests.unit.consumers.archive import DECODERS, MemoryArchive
 
+LOOPBACK = Ae(ae_table.ANY, "127.0.0.0/8", 0, role="any")
 ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 
 
@@ -47,6 +48,7 @@ def open_door(archive: MemoryArchive, entries: Sequence[Ae] = (), **changes: Any
     door = DicomDoor(settings, log=archive.log, chain=cast(ChainedLog, archive.journal), objects=archive.objects)
     for entry in entries:
         asyncio.run(ae_table.add(archive.tables, entry))
+    door.identify = lambda peer: ae_table.caller(LOOPBACK, peer.calling_ae, peer.address, settings.site)
     room = services.made(door, Views(lambda: archive.tables), DECODERS)
     app.add(door, room)
     door.contexts.append(accept)  # C-GET stores on contexts that the other half accepts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,6 +17,7 @@ from consumers.api.views import Views
 from consumers.dicom import identifier, services
 from consumers.dicom.find import Finder, extended, negotiate
 from consumers.dicom.identifier import PATIENT_ROOT, STUDY_ROOT, Extended, character_set, read
+from infra import ae_table
 from infra.chain import ChainedLog
 from infra.dicom_door import DicomDoor
 from infra.dicom_exchange import Exchange
@@ -24,6 +26,7 @@ from infra.memory import MemoryTables
 from schemas.errors import Invalid
 from schemas.events import AccessGranted
 from tests.unit.consumers.archive import DECODERS, MemoryArchive, part10
+from tests.unit.consumers.dicom_door import LOOPBACK
 
 RELATIONAL = b"\1\0\0"
 
@@ -60,7 +63,8 @@ class Asking:
         )
         self.context = SimpleNamespace(abstract_syntax=sop_class, transfer_syntax="1.2.840.10008.1.2.1")
         self.extended = negotiated
-        self.peer = Peer("WORKSTATION", "SIJIL", "127.0.0.1")
+        peer = Peer("WORKSTATION", "SIJIL", "127.0.0.1")
+        self.peer = replace(peer, caller=ae_table.caller(LOOPBACK, peer.calling_ae, peer.address, "LOCAL"))
         self.answers: list[Any] = []
         self._cancel_after = cancel_after
 

@@ -6,6 +6,7 @@ from infra import ae_table
 from infra.ae_table import Ae, checked, find_caller
 from infra.memory import MemoryTables
 from schemas.errors import Invalid
+from schemas.roles import Role
 from schemas.tables import STATE_KEYSPACE, STATE_TABLES
 
 CT = Ae("CT1", "10.2.3.4", 104, "CAI-01", "modality")
@@ -20,7 +21,8 @@ LOCAL = Ae("*", "127.0.0.0/8", 0, "", "any")
         ("CT1 ", "10.2.3.4", CT),  # titles are padded to an even length
         ("CT1", "::ffff:10.2.3.4", CT),
         ("CT1", "10.2.3.5", None),
-        ("CT1", "10.9.1.1", VANS),
+        ("CT1", "10.9.1.1", None),  # it is somebody else's title
+        ("VAN7", "10.9.1.1", VANS),
         ("OTHER", "10.2.3.4", None),
         ("OTHER", "127.0.0.1", LOCAL),
         ("OTHER", "::1", None),
@@ -63,3 +65,20 @@ def test_rows_are_replaced_by_title_and_read_back() -> None:
         return await ae_table.read(tables)
 
     assert asyncio.run(work()) == [LOCAL, CT]
+
+
+@pytest.mark.parametrize(
+    ("role", "site", "expected"),
+    [
+        ("modality", "CAI-01", (Role.TECHNICIAN, {"CAI-01"}, "TREAT")),
+        ("van", "", (Role.TECHNICIAN, {"HOME"}, "TREAT")),
+        ("workstation", "CAI-01", (Role.RADIOLOGIST, {"CAI-01"}, "TREAT")),
+        ("pacs", "CAI-01", (Role.RADIOLOGIST, {"CAI-01"}, "TREAT")),
+        ("ehr", "", (Role.EHR, {"HOME"}, "TREAT")),
+        ("any", "", (Role.LOCAL, {"HOME"}, "TREAT")),
+    ],
+)
+def test_for_whom_an_ae_speaks(role: str, site: str, expected: tuple[Role, set[str], str]) -> None:
+    found = ae_table.caller(Ae("CT1", "10.2.3.4", 104, site, role), "CT1", "10.2.3.4", "HOME")
+    assert (found.role, set(found.sites), found.purpose) == expected
+    assert (found.actor, found.via, found.address) == ("ae:CT1@10.2.3.4", "dimse", "10.2.3.4")
