@@ -10,7 +10,6 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, association
-from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from infra.ae_table import Ae
 from tests.stack.gateway_doors import Doors, open_doors
@@ -64,7 +63,8 @@ def test_title_and_address_together(doors: Doors, title: str, address: str, call
             assert assoc.send_c_echo().Status == 0
             return
         assert assoc.is_rejected
-        answer: A_ASSOCIATE = assoc.acceptor.primitive
+        answer = assoc.acceptor.primitive
+        assert answer is not None
         assert (answer.result, answer.result_source, answer.diagnostic) == (1, 1, diagnostic)
 
 
