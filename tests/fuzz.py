@@ -7,23 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, GenerationMode
+from schemathesis.core.result import Ok
 from schemathesis.schemas import BaseSchema
 
 NOT_HERE = frozenset({"/changes/events"})
 """An answer without an end has tests of its own."""
+Ask = Callable[[Case[Any]], int]
 EXAMPLES = 2
 """Of each operation and mode."""
 
 
-def cases(schema: BaseSchema, known: Mapping[str, str]) -> list[tuple[str, st.SearchStrategy[Case]]]:
+def cases(schema: BaseSchema, known: Mapping[str, str]) -> list[tuple[str, st.SearchStrategy[Case[Any]]]]:
     """(operation, requests for it): right ones, wrong ones, and right ones about what there is (`known` path parts)."""
     found = []
     for result in schema.get_all_operations():
+        if not isinstance(result, Ok):
+            raise AssertionError(f"the description is wrong: {result.err()}")
         operation = result.ok()
         if operation.path in NOT_HERE:
             continue
@@ -35,7 +40,7 @@ def cases(schema: BaseSchema, known: Mapping[str, str]) -> list[tuple[str, st.Se
     return found
 
 
-def run(schema: BaseSchema, ask: Callable[[Case], int], known: Mapping[str, str]) -> dict[str, list[int]]:
+def run(schema: BaseSchema, ask: Ask, known: Mapping[str, str]) -> dict[str, list[int]]:
     """Operation → statuses of its answers."""
     statuses: dict[str, list[int]] = {}
     for label, requests in cases(schema, known):
@@ -43,7 +48,9 @@ def run(schema: BaseSchema, ask: Callable[[Case], int], known: Mapping[str, str]
     return statuses
 
 
-def _each(label: str, requests: st.SearchStrategy[Case], ask: Callable[[Case], int], statuses: list[int]) -> None:
+def _each(
+    label: str, requests: st.SearchStrategy[Case[Any]], ask: Callable[[Case[Any]], int], statuses: list[int]
+) -> None:
     @settings(
         max_examples=EXAMPLES,
         deadline=None,
@@ -53,7 +60,7 @@ def _each(label: str, requests: st.SearchStrategy[Case], ask: Callable[[Case], i
         suppress_health_check=list(HealthCheck),
     )
     @given(requests)
-    def one(case: Case) -> None:
+    def one(case: Case[Any]) -> None:
         statuses.append(ask(case))
         assert statuses[-1] < 500 or statuses[-1] in (501, 503), f"{label}: {case.as_curl_command()}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import requests
@@ -34,7 +35,7 @@ def test_by_its_own_description(port: int) -> None:
     schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
     with requests.Session() as session:
 
-        def ask(case: Case) -> int:
+        def ask(case: Case[Any]) -> int:
             answer = case.call(session=session, timeout=20)
             return int(answer.status_code)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import json
+from contextlib import suppress
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas import pack
 from schemas.errors import Invalid
 from schemas.pack import (
     InstanceLine,
@@ -92,6 +95,35 @@ def test_random_bytes_never_pass_and_never_raise_anything_else(data: bytes) -> N
             assert isinstance(decode_manifest(attempt), Manifest)
         except Invalid:
             continue
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 70), 1 << 70) | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.sampled_from([0, 1]),
+    st.sampled_from(sorted({*PackLine.__struct_fields__, *InstanceLine.__struct_fields__})),
+    JUNK,
+)
+def test_a_line_with_one_value_of_another_kind_is_refused_or_read(line: int, name: str, value: object) -> None:
+    lines = [json.loads(text) for text in gzip.decompress(encode_manifest(PACK, [INSTANCE])).splitlines()]
+    lines[line][name] = value
+    data = gzip.compress("\n".join(json.dumps(text) for text in lines).encode())
+    with suppress(Invalid):  # and nothing else is raised
+        found = decode_manifest(data)
+        assert found.pack.instances == len(found.instances) == 1
+
+
+def test_a_manifest_that_inflates_to_more_than_it_may_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "MANIFEST_SIZE_MAX", 1 << 20)
+    bomb = gzip.compress(b"\n" * ((1 << 20) + 1), compresslevel=9)
+    assert len(bomb) < 5000
+    with pytest.raises(Invalid, match="manifest-gzip"):
+        decode_manifest(bomb)
 
 
 def test_keys_lie_side_by_side() -> None:
