@@ -7,6 +7,7 @@ from its addresses: the local stack has one such row, for this machine itself.
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -38,6 +39,7 @@ class Ae:
 
     `host`: address or name where it listens and from where it calls; a network (`10.2.0.0/16`) where many call from.
     `port`: where it listens, 0 if nothing is sent to it. `site`: whose studies it sends; empty: the gateway's own.
+    `certificate`: SHA-256 (hex) of the certificate it must prove itself with; empty: its address says enough.
     `issuer`: who issues the PatientIDs it sends without an issuer; empty: its site.
     """
 
@@ -47,6 +49,7 @@ class Ae:
     site: str = ""
     role: str = "modality"
     issuer: str = ""
+    certificate: str = ""
 
 
 def checked(ae: Ae) -> Ae:
@@ -59,12 +62,14 @@ def checked(ae: Ae) -> Ae:
         raise Invalid("ae-port", f"{ae.port} is no TCP port")
     if ae.role not in ROLES:
         raise Invalid("ae-role", f"{ae.role!r} is no role: one of {', '.join(ROLES)}")
+    if ae.certificate and not re.fullmatch("[0-9a-f]{64}", ae.certificate):
+        raise Invalid("ae-certificate", "a certificate is named by its SHA-256: 64 hexadecimal digits")
     if not ae.host:
         raise Invalid("ae-host", f"{ae.ae_title} needs a host: its address, its name, or the network it calls from")
     return ae
 
 
-def find_caller(table: Iterable[Ae], title: str, address: str) -> Ae | None:
+def find_caller(table: Iterable[Ae], title: str, address: str, certificate: str = "") -> Ae | None:
     """The row under which `title` may call from the IP `address`: its own row, or that of any title if it has none.
 
     A title that is somebody's is nobody else's, also not at an address from which any other may call. Names in the
@@ -75,6 +80,7 @@ def find_caller(table: Iterable[Ae], title: str, address: str) -> Ae | None:
         calling = calling.ipv4_mapped
     known = [*table]
     rows = [ae for ae in known if ae.ae_title == title.strip(" ")] or [ae for ae in known if ae.ae_title == ANY]
+    rows = [ae for ae in rows if ae.certificate in ("", certificate)]
     return next((ae for ae in rows if any(calling in network for network in _networks(ae.host))), None)
 
 
@@ -109,7 +115,7 @@ async def read(tables: Tables) -> list[Ae]:
     """Every row, by title. Raises Transient."""
     state = tables.with_keyspace(STATE_KEYSPACE)
     rows = [row async for row in state.scan(TABLE)]
-    texts = ("site", "role", "issuer")
+    texts = ("site", "role", "issuer", "certificate")
     found = [Ae(r["ae_title"], r["host"] or "", r["port"] or 0, *(r[t] or "" for t in texts)) for r in rows]
     return sorted(found, key=lambda ae: ae.ae_title)
 

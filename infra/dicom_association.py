@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, cast
 
 from pynetdicom import evt
@@ -35,7 +36,8 @@ SOCKET_S = 60
 class EventAssociation(Association):
     """An acceptor's association; see the module."""
 
-    def __init__(self, ae: Any, services: Services) -> None:
+    def __init__(self, ae: Any, services: Services, certificate: str = "") -> None:
+        self._certificate = certificate
         self.news = threading.Event()
         self._peer: Peer | None = None
         self.admitted = False
@@ -61,7 +63,8 @@ class EventAssociation(Association):
         primitive, address = self.requestor.primitive, self.requestor.address_info
         if primitive is None or address is None:
             raise Defect("an association without a requestor")
-        return Peer(primitive.calling_ae_title.strip(), primitive.called_ae_title.strip(), address.address)
+        calling, called = primitive.calling_ae_title.strip(), primitive.called_ae_title.strip()
+        return Peer(calling, called, address.address, self._certificate)
 
     def kill(self) -> None:
         """Kill the thread."""
@@ -219,6 +222,19 @@ class BoundedServer(ThreadedAssociationServer):
             self._starting += 1
             return True
 
+    def give(self, connection: socket.socket, caller: tuple[str, int], certificate: str) -> bool:
+        """Serve a connection that came by TLS; False if it is one too many."""
+        if not self.verify_request(connection, caller):
+            return False
+        self.certificates[connection] = certificate
+        self.process_request(connection, caller)
+        return True
+
+    @cached_property
+    def certificates(self) -> dict[socket.socket, str]:
+        """Connection → SHA-256 of its caller's certificate, until it is an association."""
+        return {}
+
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Make the association of a connection, which then counts as one."""
         try:
@@ -243,8 +259,9 @@ class Handler(RequestHandler):
         deadline = struct.pack("ll", SOCKET_S, 0)
         request.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, deadline)
         request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, deadline)
-        assoc = EventAssociation(self.ae, self.services)
-        assoc._server = self.server
+        server = cast(BoundedServer, self.server)
+        assoc = EventAssociation(self.ae, self.services, server.certificates.pop(request, ""))
+        assoc._server = server
         assoc.name = f"AcceptorThread@{self.remote.address}:{self.remote.port}"
         assoc.set_socket(AssociationSocket(assoc, client_socket=request))
         assoc.acceptor.maximum_length = self.ae.maximum_pdu_size

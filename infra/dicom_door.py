@@ -16,7 +16,7 @@ from typing import Any
 import click
 from pynetdicom import AE, _config, evt
 
-from infra import clock, telemetry
+from infra import clock, telemetry, tls
 from infra.chain import ChainedLog
 from infra.committed import CommittedInstances
 from infra.dicom_association import BoundedServer, EventAssociation, handler_class
@@ -32,11 +32,12 @@ from infra.dicom_services import (
     Services,
     StoreService,
 )
+from infra.dicom_tls import TlsFront
 from infra.health import HealthServer
 from infra.kafka import KafkaLog
 from infra.objects import S3Objects
 from infra.ports import Log, Objects
-from infra.settings import Settings
+from infra.settings import Settings, SettingsError
 from schemas.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 __all__ = ["DicomDoor", "Listener", "Register", "command"]
@@ -150,6 +151,12 @@ class Listener:
         assert isinstance(server, BoundedServer)  # noqa: S101  (pynetdicom's types say less)
         server.associations_max = settings.max_associations
         self._server = server
+        self._front: TlsFront | None = None
+        if settings.dicom_tls_certificate:
+            if not settings.dicom_tls_ca:
+                raise SettingsError("SIJIL_DICOM_TLS_CA must name the CA whose certificates callers have")
+            context = tls.server(settings.dicom_tls_certificate, settings.dicom_tls_key, settings.dicom_tls_ca)
+            self._front = TlsFront((settings.dicom_tls_host, settings.dicom_tls_port), context, server.give)
         self._ae._servers.append(self._server)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="dicom-listener", daemon=True)
@@ -158,6 +165,13 @@ class Listener:
     def start(self) -> None:
         """Accept connections."""
         self._thread.start()
+        if self._front is not None:
+            self._front.start()
+
+    @property
+    def tls_port(self) -> int:
+        """Where it listens with TLS; 0: nowhere."""
+        return self._front.port if self._front else 0
 
     def associations(self) -> list[EventAssociation]:
         """Those now open."""
@@ -165,6 +179,8 @@ class Listener:
 
     def close(self, timeout_s: float) -> None:
         """Accept no more; let those open end, as far as the time goes, then abort them."""
+        if self._front is not None:
+            self._front.close()
         self._server.shutdown()
         deadline = clock.monotonic() + timeout_s
         while self.associations() and clock.monotonic() < deadline:

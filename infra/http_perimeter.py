@@ -51,8 +51,11 @@ class Perimeter:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._public = _name(urlsplit(settings.http_public_url).netloc)
+        self._tls_ports = (settings.https_port, settings.viewer_https_port)
         self._https = settings.http_public_url.startswith("https:")
-        self._names = (_LOOPBACK | {self._public}) - {""} if is_loopback(settings.http_host) else frozenset()
+        own = (_LOOPBACK | {self._public}) - {""}
+        self._names = own if is_loopback(settings.http_host) else frozenset[str]()
+        self._tls_names = own if is_loopback(settings.https_host) else frozenset[str]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,7 +69,8 @@ class Perimeter:
             await send(message)
 
         hosts = [v.decode("latin-1") for k, v in scope["headers"] if k == b"host"]
-        if not self._answers_to(hosts, scope["http_version"]):
+        names = self._tls_names if https and scope.get("server", ("", 0))[1] in self._tls_ports else self._names
+        if not _answers_to(names, hosts, scope["http_version"]):
             refused = problem(
                 421,
                 "This door does not answer to that name",
@@ -80,12 +84,13 @@ class Perimeter:
         else:
             await self._app(scope, receive, safe)
 
-    def _answers_to(self, hosts: list[str], version: str) -> bool:
-        if not hosts and version == "1.0":
-            return True
-        if len(hosts) != 1 or not _HOST.match(hosts[0]):
-            return False
-        return not self._names or _name(hosts[0]) in self._names
+
+def _answers_to(names: frozenset[str], hosts: list[str], version: str) -> bool:
+    if not hosts and version == "1.0":
+        return True
+    if len(hosts) != 1 or not _HOST.match(hosts[0]):
+        return False
+    return not names or _name(hosts[0]) in names
 
 
 def _name(host: str) -> str:

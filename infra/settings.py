@@ -53,6 +53,11 @@ class Settings:
     http_trusted_proxies: str = _s(
         "", "comma-separated addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed"
     )
+    https_host: str = _s("127.0.0.1", "address the HTTPS ports bind to")
+    https_port: int = _s(8443, "port of the HTTP door with TLS; open once https_certificate is set")
+    viewer_https_port: int = _s(8493, "port of the viewer with TLS")
+    https_certificate: str = _s("", "PEM file of the door's certificate and those between it and its CA; empty: no TLS")
+    https_key: str = _s("", "PEM file of the certificate's private key")
     http_connections_max: int = _s(2000, "HTTP connections at the same time; 0: no limit")
     http_connections_max_address: int = _s(256, "HTTP connections of one address at the same time; 0: no limit")
     rate_reads: float = _s(2000.0, "reads per second of one caller, ten seconds' worth at once; 0: no limit")
@@ -62,6 +67,11 @@ class Settings:
     rate_logins: float = _s(2.0, "posts per second of one address without a caller, likewise")
     dicom_host: str = _s("127.0.0.1", "address the DICOM door binds to")
     dicom_port: int = _s(11112, "port of the DICOM door")
+    dicom_tls_host: str = _s("127.0.0.1", "address the DICOM door with TLS binds to")
+    dicom_tls_port: int = _s(2762, "port of the DICOM door with TLS; open once dicom_tls_certificate is set")
+    dicom_tls_certificate: str = _s("", "PEM file of the door's certificate and those between it and its CA")
+    dicom_tls_key: str = _s("", "PEM file of the certificate's private key")
+    dicom_tls_ca: str = _s("", "PEM file of the CAs whose certificates callers must have; needed for DICOM with TLS")
     ae_title: str = _s("SIJIL", "AE title of the DICOM door")
     health_host: str = _s("127.0.0.1", "address of the health and metrics ports of processes without an HTTP door")
     gateway_health_port: int = _s(8081, "health and metrics port of the gateway")

@@ -61,13 +61,13 @@ class Callers:
         """Stop reading."""
         self._stop.set()
 
-    def find(self, ae_title: str, address: str) -> Ae | None:
-        """The entry under which `ae_title` may call from that address."""
-        return ae_table.find_caller(self._table, ae_title, address)
+    def find(self, ae_title: str, address: str, certificate: str = "") -> Ae | None:
+        """The entry under which `ae_title` may call from that address with that certificate."""
+        return ae_table.find_caller(self._table, ae_title, address, certificate)
 
     def speaks_for(self, home_site: str, peer: Peer) -> Caller | None:
         """For whom a peer speaks; None if it may not call."""
-        ae = self.find(peer.calling_ae, peer.address)
+        ae = self.find(peer.calling_ae, peer.address, peer.certificate)
         return ae_table.caller(ae, peer.calling_ae, peer.address, home_site) if ae else None
 
     def entry(self, ae_title: str) -> Ae | None:

@@ -658,7 +658,15 @@ STATE_TABLES: tuple[Table, ...] = (
     ),
     Table(
         "ae_titles",
-        {"ae_title": "text", "host": "text", "port": "int", "site": "text", "role": "text", "issuer": "text"},
+        {
+            "ae_title": "text",
+            "host": "text",
+            "port": "int",
+            "site": "text",
+            "role": "text",
+            "issuer": "text",
+            "certificate": "text",
+        },
         ("ae_title",),
         about="Who may call by DICOM, and where to send to.",
     ),

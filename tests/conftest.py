@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import Settings
+from tests import canary
 from tests.archive import Archive
 from tests.local_stack import SERVERS, LocalStack
 from tests.matrix import SERVERS as TOGETHER
@@ -62,7 +63,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     own = LocalStack.at(tmp_path_factory.mktemp("archive") / ".sijil", quiet_s=QUIET_S)
     own.start()
     yield own
+    # What the whole session has planted: a leak fails it, whichever test was the cause.
+    found = canary.leaks(own)
     own.remove()
+    assert not found, f"patient data where none may be: {found}"
 
 
 @pytest.fixture

@@ -32,24 +32,35 @@ def ae() -> None:
 @click.option("--site", default="", help="Site whose studies it sends. Default: this installation's.")
 @click.option("--role", type=click.Choice(ROLES), default="modality", show_default=True, help="What it is.")
 @click.option("--issuer", default="", help="Issuer of the patient ids it sends without one. Default: its site.")
-def add(title: str, host: str, port: int, site: str, role: str, issuer: str) -> None:
+@click.option("--certificate", default="", help="SHA-256 of the certificate it must have. Default: any of the CA.")
+def add(title: str, host: str, port: int, site: str, role: str, issuer: str, certificate: str) -> None:
     """Add an AE, or replace the one of that TITLE.
 
     HOST is its address or name, or the network it calls from (10.2.0.0/16). PORT is where it listens, 0 if nothing is
     ever sent to it. The TITLE * stands for every title that calls from HOST.
     """
     with _tables("admin") as tables:
-        asyncio.run(ae_table.add(tables, Ae(title, host, port, site, role, issuer)))
+        asyncio.run(
+            ae_table.add(tables, Ae(title, host, port, site, role, issuer, certificate.lower().replace(":", "")))
+        )
 
 
 @ae.command("list")
 def list_command() -> None:
     """Show the whole table."""
     grid = Table(box=None, pad_edge=False)
-    for name in ("title", "host", "port", "site", "role", "issuer"):
+    for name in ("title", "host", "port", "site", "role", "issuer", "certificate"):
         grid.add_column(name, justify="right" if name == "port" else "left")
     for entry in _read():
-        grid.add_row(entry.ae_title, entry.host, str(entry.port or ""), entry.site, entry.role, entry.issuer)
+        grid.add_row(
+            entry.ae_title,
+            entry.host,
+            str(entry.port or ""),
+            entry.site,
+            entry.role,
+            entry.issuer,
+            entry.certificate[:12],
+        )
     Console(highlight=False).print(grid)
 
 

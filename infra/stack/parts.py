@@ -13,6 +13,7 @@ from infra.stack import cassandra, kafka, probes, seaweedfs
 from infra.stack.errors import StackError
 
 SERVERS, WORKERS, DOORS = 0, 1, 2
+TLS_PORTS = ("https_port", "viewer_https_port")
 
 
 def reachable(host: str) -> str:
@@ -128,7 +129,9 @@ PARTS: tuple[Part, ...] = (
         "gateway",
         DOORS,
         port=lambda s: s.dicom_port,
-        ports=_of("dicom_port", "gateway_health_port"),
+        ports=lambda s: _of(
+            "dicom_port", "gateway_health_port", *(("dicom_tls_port",) if s.dicom_tls_certificate else ())
+        )(s),
         command=_process("gateway"),
         probe=_door_gateway,
         health_port=lambda s: s.gateway_health_port,
@@ -138,7 +141,7 @@ PARTS: tuple[Part, ...] = (
         "api",
         DOORS,
         port=lambda s: s.http_port,
-        ports=_of("http_port", "viewer_port"),
+        ports=lambda s: _of("http_port", "viewer_port", *(TLS_PORTS if s.https_certificate else ()))(s),
         command=_process("api"),
         probe=lambda s: probes.http_ready(reachable(s.http_host), s.http_port),
         health_port=lambda s: s.http_port,

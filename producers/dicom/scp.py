@@ -77,7 +77,7 @@ def _admit(gateway: Gateway, peer: Peer) -> Rejection | None:
 def _session(gateway: Gateway, callers: Callers, peer: Peer) -> StoreSession:
     sender = Sender(door="dimse", ae_title=peer.calling_ae, address=peer.address)
     site = gateway.settings.site
-    caller = callers.find(peer.calling_ae, peer.address)
+    caller = callers.find(peer.calling_ae, peer.address, peer.certificate)
     if caller is not None:
         site = caller.site or site
     allowed = peer.caller is not None and scope_of(peer.caller.role, Permission.STUDY_STORE) is not Scope.NONE

@@ -15,7 +15,8 @@ from infra.stack.state import PartState, RunFolder, StackState
 
 
 def test_no_two_ports_of_a_stack_are_the_same() -> None:
-    settings = Settings.load("admin", {"SIJIL_HOME": "/nonexistent"})
+    tls = {"SIJIL_HTTPS_CERTIFICATE": "x.pem", "SIJIL_DICOM_TLS_CERTIFICATE": "x.pem"}
+    settings = Settings.load("admin", {"SIJIL_HOME": "/nonexistent", **tls})
     ports = Counter(port for part in parts.PARTS for _, port in part.ports(settings))
     assert max(ports.values()) == 1
     names = {setting for part in parts.PARTS for setting, _ in part.ports(settings)}
@@ -94,8 +95,11 @@ def test_the_servers_are_told_to_be_durable_and_to_stay_on_loopback(tmp_path: Pa
     assert broker["auto.create.topics.enable"] == "false"
     assert broker["delete.topic.enable"] == "false"
     assert all(
-        url.startswith(("PLAINTEXT://127.0.0.1", "CONTROLLER://127.0.0.1")) for url in broker["listeners"].split(",")
+        url.startswith(("CLIENT://127.0.0.1", "CONTROLLER://127.0.0.1")) for url in broker["listeners"].split(",")
     )
+    assert broker["listener.security.protocol.map"] == "CLIENT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT"
+    assert broker["authorizer.class.name"].endswith("StandardAuthorizer")
+    assert broker["super.users"] == "User:sijil_broker"
 
 
 def test_a_server_that_settings_place_elsewhere_is_not_started() -> None:
