@@ -167,8 +167,8 @@ def _lines(services: Sequence[Service], offered: Offered) -> Iterator[str]:
         yield from _service(f"3.{n}", service)
     yield from _heading(4, "DICOMweb")
     yield from _prose(
-        "Base: `/dicom-web` of the HTTP door. TLS is ended in front of it. JSON is the DICOM JSON model "
-        "of PS3.18 Annex F, in UTF-8. HEAD is answered wherever GET is. OPTIONS at the base or at a resource gives "
+        "Base: `/dicom-web` of the HTTP door; with TLS on a port of its own (1.2 or later). JSON is the DICOM JSON "
+        "model of PS3.18 Annex F, in UTF-8. HEAD is answered wherever GET is. OPTIONS at the base or at a resource gives "
         "the capabilities (PS3.18 §8.9) as application/vnd.sun.wadl+xml or application/json."
     )
     yield ""
@@ -180,13 +180,15 @@ def _lines(services: Sequence[Service], offered: Offered) -> Iterator[str]:
     yield from _table(("Name", "UID"), ((name_of(s), f"`{s}`") for s in sorted(used, key=_natural)))
     yield from _heading(6, "Network interfaces")
     yield from _prose(
-        "TCP over IPv4 or IPv6 as the operating system gives it; TCP_NODELAY on. No DICOM TLS profile of its own."
+        "TCP over IPv4 or IPv6 as the operating system gives it; TCP_NODELAY on. With TLS on a port of its own, by the "
+        "BCP 195 RFC 8996, 9325 TLS Secure Transport Connection Profile (PS3.15 §B.12): callers must have a "
+        "certificate of the configured CA. Associations that the archive opens are without TLS."
     )
     yield from _heading(7, "Configuration")
     yield from _prose(
         "Remote application entities: `sijil ae add TITLE HOST PORT` (title, address or network, port, "
-        "site, role, issuer of patient ids). HOST decides who may call, HOST and PORT where reports and "
-        "retrieved instances are sent."
+        "site, role, issuer of patient ids, certificate). TITLE, HOST and certificate decide who may "
+        "call, the role what for, HOST and PORT where reports and retrieved instances are sent."
     )
     yield ""
     chosen = [s for s in SETTINGS if s.env.removeprefix("SIJIL_").lower() in CONFIGURATION]
