@@ -168,8 +168,8 @@ def _lines(services: Sequence[Service], offered: Offered) -> Iterator[str]:
     yield from _heading(4, "DICOMweb")
     yield from _prose(
         "Base: `/dicom-web` of the HTTP door; with TLS on a port of its own (1.2 or later). JSON is the DICOM JSON "
-        "model of PS3.18 Annex F, in UTF-8. HEAD is answered wherever GET is. OPTIONS at the base or at a resource gives "
-        "the capabilities (PS3.18 §8.9) as application/vnd.sun.wadl+xml or application/json."
+        "model of PS3.18 Annex F, in UTF-8. HEAD is answered wherever GET is. OPTIONS at the base or at a resource "
+        "gives the capabilities (PS3.18 §8.9) as application/vnd.sun.wadl+xml or application/json."
     )
     yield ""
     yield from _table(("Method", "Resource", "Transaction", "Media types"), offered.routes)
