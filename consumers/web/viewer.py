@@ -28,7 +28,7 @@ from infra.http_problems import problem
 from schemas.errors import SijilError, Unauthenticated
 
 CONFIG = Path(__file__).with_name("app-config.js")
-BEHIND = ("/dicom-web/", "/login", "/logout", "/oidc/", "/web/")
+BEHIND = ("/dicom-web/", "/login", "/logout", "/oidc/", "/web/", "/static/")
 """What the archive itself answers on this port too, so that the page stays within one origin."""
 _HASHED = re.compile(r"(^|\.)[0-9a-f]{16}\.(js|css|wasm|woff2)$")
 _INLINE = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
