@@ -14,7 +14,7 @@ import time
 import zipfile
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,8 @@ REQUEST_BYTES_MAX = 64 << 20
 REQUEST_FILES_MAX = 50
 CHUNK = 1 << 18
 BOUNDARY = "sijil-import-part"
+TOKEN_S = 1800.0
+"""A token is used so long; it is good for twice that."""
 TIMEOUT_S = 300.0
 AWAY_S = 600.0
 """How long an archive that is away or full is waited for, each time."""
@@ -113,8 +115,9 @@ class SourceError(Exception):
 class Client:
     """Sends requests over one connection per thread."""
 
-    def __init__(self, url: str, authorization: Mapping[str, str] | None = None) -> None:
-        self._url, self._authorization = urlsplit(url), authorization or {}
+    def __init__(self, url: str, authorize: Callable[[], Mapping[str, str]] = dict) -> None:
+        """`authorize` gives the headers by which a request proves who sends it; asked anew for every request."""
+        self._url, self._authorize = urlsplit(url), authorize
         self._local = threading.local()
         self._connections: list[http.client.HTTPConnection] = []
 
@@ -154,6 +157,8 @@ class Client:
                 if status in (200, 202, 409) and body[:1] == b"{":
                     return Sent(_outcomes(batch, json.loads(body)))
                 why = f"status {status}"
+                if status in (401, 403):
+                    raise Transient(f"the archive does not let this sender in ({why}): set SIJIL_TOKEN to its token")
                 if status not in (429, 500, 502, 503, 504):
                     raise Transient(f"the archive's answer is not one of STOW-RS: {why}")
             if clock.monotonic() > deadline:
@@ -171,7 +176,7 @@ class Client:
         connection.putheader("Content-Length", str(length))
         connection.putheader("Accept", "application/dicom+json")
         connection.putheader("User-Agent", IMPORT_AGENT)
-        for name, value in self._authorization.items():
+        for name, value in self._authorize().items():
             connection.putheader(name, value)
         connection.endheaders()
         for source in sources:
@@ -325,6 +330,20 @@ def show(summary: Summary, seconds: float, console: Console) -> None:
         console.print(grid, markup=False)
 
 
+class Renewed:
+    """The header of a sender, made anew before its token expires: an import may take days."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._made: tuple[float, Mapping[str, str]] = (float("-inf"), {})
+
+    def __call__(self) -> Mapping[str, str]:
+        """Raises nothing: without a token the archive says what is needed."""
+        if self._made[0] + TOKEN_S < clock.monotonic():
+            self._made = clock.monotonic(), authorization(self._settings, Role.GATEWAY)
+        return self._made[1]
+
+
 @click.command("import")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--url", default="", help="DICOMweb address of the archive. Default: this installation's.")
@@ -349,8 +368,8 @@ def command(paths: tuple[Path, ...], url: str, jobs: int, again: bool) -> None:
     counted = TextColumn("{task.fields[files]} of {task.fields[of]} files")
     columns = (counted, BarColumn(), DownloadColumn(), TransferSpeedColumn())
     # A token of this installation's issuer is for this installation alone
-    authorized = authorization(settings, Role.GATEWAY) if url == ours or settings.token else {}
-    remembered, client = Remembered(state), Client(url, authorized)
+    authorize = Renewed(settings) if url == ours or settings.token else dict
+    remembered, client = Remembered(state), Client(url, authorize)
     try:
         with Progress(*columns, console=console) as progress:
             summary = run(sources, client, remembered, jobs, progress)
