@@ -26,8 +26,11 @@ up: stack  ## start in the background
 down: .venv/installed  ## end what `up` started; data stays in .sijil
 	@$(BIN)/sijil down
 
+# Two processes: what needs no server is tested beside what does, and told at the end.
 test: check tools  ## check, then the whole test suite on the real stack
-	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/pytest -m "not connected" -p no:cacheprovider $(PYTEST_ARGS) >.unit-tests.log 2>&1 & alone=$$!; \
+	$(BIN)/pytest -m connected $(PYTEST_ARGS); servers=$$?; \
+	wait $$alone; alone=$$?; cat .unit-tests.log; rm -f .unit-tests.log; exit $$((servers > alone ? servers : alone))
 
 check: stack  ## lint, formatting, types, who imports whom, generated files
 	$(BIN)/ruff check .

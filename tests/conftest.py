@@ -16,22 +16,12 @@ from infra.settings import Settings
 from tests import canary
 from tests.archive import Archive
 from tests.local_stack import SERVERS, LocalStack
-from tests.matrix import SERVERS as TOGETHER
 from tests.matrix import pytest_runtest_logreport, pytest_runtest_makereport, pytest_sessionfinish
 
 __all__ = ["pytest_runtest_logreport", "pytest_runtest_makereport", "pytest_sessionfinish"]
 
 QUIET_S = 2.0
 """A study is complete so soon here, so that tests need not wait for a minute."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test` runs the session in two processes: one has all that needs the real servers, in order, so that they
-    are started once; the other has the rest meanwhile.
-    """
-    for item in items:
-        if item.get_closest_marker("connected"):
-            item.add_marker(pytest.mark.xdist_group(TOGETHER))
 
 
 @pytest.fixture(scope="session")

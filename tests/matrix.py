@@ -16,8 +16,6 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parent.parent / "bench-results"
 MARK = "client"
-SERVERS = "servers"
-"""The group of the tests that share the real servers, where several processes run a session."""
 ORDER = ("failed", "skipped", "passed")
 
 Outcomes = dict[str, dict[str, dict[str, str]]]
@@ -28,7 +26,7 @@ _outcomes: Outcomes = {}
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note the marks in the report of each phase: the process that runs a test may be a worker of another."""
+    """Note the marks in the report of each phase."""
     report = yield
     report.user_properties += [(MARK, [mark.kwargs["feature"], mark.args[0]]) for mark in item.iter_markers(MARK)]
     return report
@@ -40,13 +38,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         if name == MARK:
             feature, client = cast("list[str]", value)
             tests = _outcomes.setdefault(feature, {}).setdefault(client, {})
-            test = report.nodeid.removesuffix(f"@{SERVERS}")
-            tests[test] = min(tests.get(test, "passed"), report.outcome, key=ORDER.index)
+            tests[report.nodeid] = min(tests.get(report.nodeid, "passed"), report.outcome, key=ORDER.index)
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
+def pytest_sessionfinish() -> None:
     """Write the two files."""
-    if _outcomes and not hasattr(session.config, "workerinput"):
+    if _outcomes:
         FOLDER.mkdir(exist_ok=True)
         file = FOLDER / "clients.json"
         known: Outcomes = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
