@@ -32,6 +32,12 @@ HOW = (
 )
 _CODE = re.compile(r"[A-Z]{2,16}\Z")
 
+STANDINGS = {
+    "person-left": "You are known to have left: the PACS administrator can register you again",
+    "role-not-held": "This role is none of those you are registered with: the PACS administrator can add it",
+}
+"""Why nothing is allowed to somebody whom the archive knows."""
+
 OPEN = frozenset({"/docs", "/openapi.json", "/conformance", "/health/live", "/health/ready"})
 """Addresses of the door itself that show nothing of any patient; rooms add theirs with `Gate.open`."""
 
@@ -48,6 +54,9 @@ Denied = Callable[[Caller, str, str, str], Awaitable[str]]
 Within = Callable[[Caller, Permission, Sequence[str], str], Awaitable[str]]
 """(caller, permission, study_uids, patient key) → why this is beyond their scope; empty if it is not."""
 
+Standing = Callable[[Caller], Awaitable[str]]
+"""(caller) → why they may do nothing in their role, whatever their token says; empty if they may."""
+
 
 async def _not_recorded(caller: Caller, permission: str, reason: str, study_uid: str) -> str:
     return ""
@@ -55,6 +64,10 @@ async def _not_recorded(caller: Caller, permission: str, reason: str, study_uid:
 
 async def _nobody_knows(caller: Caller, permission: Permission, study_uids: Sequence[str], patient_key: str) -> str:
     return "scope-unknown"
+
+
+async def _by_token(caller: Caller) -> str:
+    return ""
 
 
 @dataclass
@@ -65,6 +78,7 @@ class Gate:
     authenticators: list[Authenticator] = field(default_factory=list)
     denied: Denied = _not_recorded
     within: Within = _nobody_knows
+    standing: Standing = _by_token
     opened: set[str] = field(default_factory=lambda: set(OPEN))
 
     @classmethod
@@ -98,15 +112,14 @@ class Gate:
         (recorded).
         """
         caller = caller_of(request)
-        reason = ""
         scope = scope_of(caller.role, permission)
-        if scope is Scope.NONE:
-            reason = "role"
-        elif (study_uids or patient_key) and scope is not Scope.WHOLE:
+        reason = await self.standing(caller) or ("role" if scope is Scope.NONE else "")
+        if not reason and (study_uids or patient_key) and scope is not Scope.WHOLE:
             reason = await self.within(caller, permission, study_uids, patient_key)
         if reason:
             access_id = await self.denied(caller, permission, reason, study_uids[0] if study_uids else "")
-            raise Forbidden(reason, f"{caller.role} may not: {permission}", access_id=access_id)
+            why = STANDINGS.get(reason) or f"{caller.role} may not: {permission}"
+            raise Forbidden(reason, why, access_id=access_id)
         return caller
 
 

@@ -35,6 +35,9 @@ Pseudonym = Annotated[
 ]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 PersonId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="person id")]
+Subspecialty = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,63}$", description="code, of SNOMED CT for example")
+]
 Short = Annotated[str, msgspec.Meta(max_length=128)]
 Door = Annotated[str, msgspec.Meta(pattern=r"^[a-z]{2,16}$", description="dimse, stow, import, http")]
 
@@ -310,6 +313,49 @@ class TreatingEnded(Event, frozen=True, kw_only=True):
         return self.patient_key
 
 
+# ------------------------------------------------------------------------------------------------ people
+
+
+class _Person(Event, frozen=True, kw_only=True):
+    """What holds of somebody on the staff from now on, whole. Names and numbers are in the document."""
+
+    TOPIC = "people"
+    person_id: PersonId
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    active: bool
+    roles: Annotated[list[Code], msgspec.Meta(max_length=16)]
+    """Values of schemas.roles.Role; none: not stated."""
+    sites: Annotated[list[Site], msgspec.Meta(max_length=256)]
+    subspecialties: Annotated[list[Subspecialty], msgspec.Meta(max_length=32)]
+    stated_by: Actor
+    recorded: Time
+    bucket: Bucket
+    document_key: Key
+    document_size: Count
+    document_sha256: Sha256
+
+    def key(self) -> str:
+        return self.person_id
+
+
+class PersonRegistered(_Person, frozen=True, kw_only=True):
+    """Somebody is known from now on."""
+
+    TYPE = "person.registered.v1"
+
+
+class PersonChanged(_Person, frozen=True, kw_only=True):
+    """Something of somebody is another."""
+
+    TYPE = "person.changed.v1"
+
+
+class PersonLeft(_Person, frozen=True, kw_only=True):
+    """Somebody works here no more: no token in a staff role lets them in."""
+
+    TYPE = "person.left.v1"
+
+
 # ------------------------------------------------------------------------------------------------ archive
 
 
@@ -499,6 +545,9 @@ EVENTS: tuple[type[Event], ...] = (
     PatientSeen,
     TreatingStated,
     TreatingEnded,
+    PersonRegistered,
+    PersonChanged,
+    PersonLeft,
     PackArchived,
     ReportIssued,
     AccessGranted,

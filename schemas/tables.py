@@ -623,6 +623,33 @@ TABLES: tuple[Table, ...] = (
         about="Whom somebody treats, as stated, and which study is shared with them (study_uid), until when.",
     ),
     Table(
+        "people",
+        {
+            "person_id": "text",
+            "version": "int",
+            "active": "boolean",
+            "roles": "frozen<list<text>>",
+            "sites": "frozen<list<text>>",
+            "subspecialties": "frozen<list<text>>",
+            "stated_by": "text",
+            "recorded": "text",
+            "bucket": "text",
+            "document_key": "text",
+            "document_sha256": "text",
+        },
+        ("person_id",),
+        source="people",
+        about="Staff as they are now; who they are is in the document.",
+    ),
+    Table(
+        "people_by_site",
+        {"site": "text", "person_id": "text", "version": "int"},
+        ("site",),
+        ("person_id",),
+        source="people",
+        about="Who has ever been of a site; whether they still are stands in people.",
+    ),
+    Table(
         "pending_studies",
         {
             "arrivals_partition": "int",

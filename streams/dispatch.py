@@ -25,6 +25,9 @@ from schemas.events import (
     PackArchived,
     PackStored,
     PatientSeen,
+    PersonChanged,
+    PersonLeft,
+    PersonRegistered,
     ReportIssued,
     StudyCompleted,
     StudyCorrected,
@@ -38,7 +41,7 @@ from schemas.events import (
 from schemas.tables import Write
 from schemas.topics import TOPICS, topic_of
 from streams.facts import Fact
-from streams.projections import accesses, archive, lifecycle, patients, rejections, reports
+from streams.projections import accesses, archive, lifecycle, patients, people, rejections, reports
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,9 @@ PROJECT: Mapping[type[Event], Project] = {
     PatientSeen: patients.seen,
     TreatingStated: patients.treating_stated,
     TreatingEnded: patients.treating_ended,
+    PersonRegistered: people.stated,
+    PersonChanged: people.stated,
+    PersonLeft: people.stated,
     PackArchived: archive.archived,
     ReportIssued: reports.issued,
     AccessGranted: accesses.granted,

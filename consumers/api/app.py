@@ -29,10 +29,12 @@ from consumers.api.routes import (
     corrections,
     emergency,
     papers,
+    people,
     rendered,
     retrieve,
     search,
 )
+from consumers.api.standing import Standing
 from consumers.api.views import Views
 from consumers.api.wado import NotAcceptable
 from consumers.api.window_counts import WindowCounts
@@ -82,9 +84,10 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
         outside = study_uids and await room.scopes.outside(reach, study_uids)
         return "scope" if outside or (key and await room.scopes.keeps_out(reach, key)) else ""
 
-    door.gate.denied, door.gate.within = denied, within
+    standing = Standing(lambda: views.tables)
+    door.gate.denied, door.gate.within, door.gate.standing = denied, within, standing.why_not
     emergency.add(app, room, audit)
-    guard = Guard(app, audit, freshness, ReadAfter(views, settings.read_wait_s), room.scopes)
+    guard = Guard(app, audit, freshness, ReadAfter(views, settings.read_wait_s), room.scopes, standing)
     search.add(guard, room)
     retrieve.add(guard, room, Headers(packs), packs)
     rendered.add(guard, room, Renderer(packs, decoders))
@@ -94,6 +97,7 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     corrections.add(guard, room)
     arrivals.add(guard, room)
     administration.add(app, guard, room)
+    people.add(app, room)
     freshness.watch(CORRECTIONS, room.forget)
     changes.add(guard, room, Feed(door.log), lambda: door.stopping)
 

@@ -28,7 +28,8 @@ from consumers.api.freshness import Freshness
 from consumers.api.reach import Reach
 from consumers.api.read_after import ReadAfter
 from consumers.api.scope import Scopes
-from infra.http_caller import PURPOSE_HEADER, caller_of
+from consumers.api.standing import Standing
+from infra.http_caller import PURPOSE_HEADER, STANDINGS, caller_of
 from infra.http_methods import is_head
 from infra.http_problems import ACCESS_HEADER
 from schemas.caller import Caller
@@ -166,9 +167,17 @@ class GuardedRoute(APIRoute):
 class Guard:
     """Adds guarded routes to the application."""
 
-    def __init__(self, app: FastAPI, audit: Audit, freshness: Freshness, read_after: ReadAfter, scopes: Scopes) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        audit: Audit,
+        freshness: Freshness,
+        read_after: ReadAfter,
+        scopes: Scopes,
+        standing: Standing,
+    ) -> None:
         self._app, self._audit, self._freshness, self._read_after = app, audit, freshness, read_after
-        self._scopes = scopes
+        self._scopes, self._standing = scopes, standing
 
     def get(
         self,
@@ -213,7 +222,7 @@ class Guard:
     ) -> Response:
         caller = caller_of(request)
         # Step 1: decide
-        if (reason := refusal(caller, permission)) != ALLOWED:
+        if (reason := await self._standing.why_not(caller) or refusal(caller, permission)) != ALLOWED:
             about = _study_of(request), _patient_of(request)
             access_id = await self._audit.denied(caller, action, reason, *about)
             raise Forbidden(reason, _why(caller, permission, reason), access_id=access_id)
@@ -284,6 +293,8 @@ class Guard:
 def _why(caller: Caller, permission: Permission, reason: str) -> str:
     """What a refused one is told: what to do about it where something can be done."""
     match reason:
+        case _ if reason in STANDINGS:
+            return STANDINGS[reason]
         case "role":
             return f"the role {caller.role} may not: {permission}"
         case "scope":

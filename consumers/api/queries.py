@@ -58,6 +58,16 @@ def reported(person_id: str, limit: int) -> Select:
     return Select("studies_by_reporter", {"person_id": person_id}, limit=limit)
 
 
+def person(person_id: str) -> Select:
+    """Somebody on the staff as they are now: one row."""
+    return Select("people", {"person_id": person_id})
+
+
+def people_of(site: str, after: str, limit: int) -> Select:
+    """Who has ever been of a site, by their ids from `after` on."""
+    return Select("people_by_site", {"site": site}, limit=limit, lower=("person_id", after) if after else None)
+
+
 def study_place(study_uid: str) -> Select:
     """Which partition of the arrivals a study is in: one row."""
     return Select("studies", {"study_uid": study_uid}, ("arrivals_partition",))

@@ -295,6 +295,8 @@ MESSAGES: Mapping[str, str] = {
     "action.dead-letters-read": "الأحداث المتعذرة",
     "action.self-read": "الحساب نفسه",
     "reason.role": "الدور لا يسمح بذلك",
+    "reason.person-left": "ترك العمل",
+    "reason.role-not-held": "ليس له هذا الدور",
     "reason.scope": "الدراسة أو الملف ليس ضمن ما يخصك",
     "reason.csrf": "كان النموذج مفتوحًا في جلسة أخرى",
     "reason.no-relation": "لا تُعرف علاقة بهذا المريض",

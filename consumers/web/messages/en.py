@@ -296,6 +296,8 @@ MESSAGES: Mapping[str, str] = {
     "action.dead-letters-read": "dead letters",
     "action.self-read": "own account",
     "reason.role": "The role does not allow it",
+    "reason.person-left": "They have left",
+    "reason.role-not-held": "They do not have this role",
     "reason.scope": "The study or file is not one of yours",
     "reason.csrf": "The form was open in another session",
     "reason.no-relation": "No relation to this patient is known",

@@ -20,8 +20,15 @@ from schemas.events import AccessDenied, AccessGranted, AccessUsed
 from schemas.tables import Upsert
 from tests.unit.consumers.archive import MemoryArchive, part10
 
-OF_THE_DOOR = {"/metrics", "/me", "/ae", "/emergency"}
-"""What is not open and has no patient data: figures, who one is, the AE table, and what is stated in an emergency."""
+STAFF = {
+    "/people",
+    "/fhir/Practitioner",
+    "/fhir/Practitioner/{person}",
+    "/fhir/PractitionerRole",
+    "/fhir/PractitionerRole/{person}",
+}
+OF_THE_DOOR = {"/metrics", "/me", "/ae", "/emergency", *STAFF}
+"""What is not open and has no patient data: figures, who one is, the AE table, what an emergency states, staff."""
 PAGES = "consumers.web."
 """Their only source are the guarded routes (contract of import-linter: pages read through the API)."""
 REPORT = "00000000-0000-4000-8000-000000000001"

@@ -1,0 +1,200 @@
+"""Staff at the query API: who is asked for, and who may no more."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import pytest
+
+from consumers.api import standing
+from consumers.api.standing import Standing
+from infra import clock
+from infra.ports import Tables
+from schemas.caller import Caller
+from schemas.errors import Transient
+from schemas.events import AccessDenied, PersonChanged, PersonLeft, PersonRegistered
+from schemas.people import STAFF_NUMBER_SYSTEM, Person, by_number, encode_person, number_hash
+from schemas.roles import Role
+from tests.unit.consumers.archive import MemoryArchive
+from tests.unit.consumers.test_scope import As
+
+BUCKET = "sijil-documents"
+Kind = type[PersonRegistered | PersonChanged | PersonLeft]
+
+
+class World:
+    """An archive with staff."""
+
+    def __init__(self) -> None:
+        self.archive = MemoryArchive()
+        self.versions: dict[str, int] = {}
+
+    def said(self, id: str, *roles: str, kind: Kind = PersonChanged, sites: Sequence[str] = ("CAI-1",)) -> None:
+        """A version of somebody, as the people door leaves it."""
+        version = self.versions[id] = self.versions.get(id, 0) + 1
+        number = {"system": STAFF_NUMBER_SYSTEM, "value": id}
+        resource: dict[str, Any] = {
+            "resourceType": "Practitioner",
+            "identifier": [number],
+            "name": [{"text": "منى"}, {"given": ["Mona"], "family": "Hassan"}],
+        }
+        person = Person(
+            person_id=id,
+            version=version,
+            practitioner=resource,
+            present=kind is not PersonLeft,
+            roles=list(roles),
+            sites=list(sites),
+            subspecialties=["394914008"],
+            stated_by="person:1",
+            recorded="2025-03-01T08:00:00Z",
+        )
+        data, key = encode_person(person), f"people/by-id/{id}/{version}.json"
+        digest = hashlib.sha256(data).hexdigest()
+        self.archive.objects.put(BUCKET, key, data, sha256=digest)
+        secret = bytes.fromhex(self.archive.settings.search_secret)
+        mark = by_number(number_hash(secret, STAFF_NUMBER_SYSTEM, id)) + id
+        self.archive.objects.put(BUCKET, mark, b"", sha256=hashlib.sha256(b"").hexdigest())
+        event = kind(
+            person_id=id,
+            version=version,
+            active=person.active,
+            roles=list(roles),
+            sites=list(sites),
+            subspecialties=["394914008"],
+            stated_by="person:1",
+            recorded=person.recorded,
+            bucket=BUCKET,
+            document_key=key,
+            document_size=len(data),
+            document_sha256=digest,
+        )
+        self.archive.told(event)
+
+    def ask(self, who: Caller, *paths: str) -> list[httpx.Response]:
+        async def run() -> list[httpx.Response]:
+            async with self.archive.client(authenticator=As(who)) as client:
+                return [await client.get(p) for p in paths]
+
+        return asyncio.run(run())
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def staff(role: Role, person: str = "dr-7") -> Caller:
+    return Caller(f"person:{person}", role, "TREAT", frozenset({"CAI-1"}), person_id=person)
+
+
+ADMINISTRATOR = Caller("person:admin", Role.ADMINISTRATOR, "HSYSADMIN")
+
+
+def test_a_site_s_staff_is_listed_with_names_in_pages(world: World) -> None:
+    for id in ("dr-1", "dr-2", "dr-3"):
+        world.said(id, "doctor")
+    world.said("dr-2", "doctor", sites=("ALX-1",))
+    whole, first = (a.json() for a in world.ask(ADMINISTRATOR, "/people?site=CAI-1", "/people?site=CAI-1&limit=2"))
+    assert [p["person_id"] for p in whole["people"]] == ["dr-1", "dr-3"]
+    assert whole["people"][0]["names"] == ["منى", "Mona Hassan"]
+    assert "next" not in whole
+    assert ([p["person_id"] for p in first["people"]], first["next"]) == (["dr-1"], "dr-3")
+    (rest,) = world.ask(ADMINISTRATOR, f"/people?site=CAI-1&limit=2&start={first['next']}")
+    assert [p["person_id"] for p in rest.json()["people"]] == ["dr-3"]
+
+
+def test_somebody_is_a_practitioner_with_a_role(world: World) -> None:
+    world.said("dr-7", "doctor", "radiologist")
+    found, role, roles, there, by_number = world.ask(
+        ADMINISTRATOR,
+        "/fhir/Practitioner/dr-7",
+        "/fhir/PractitionerRole/dr-7",
+        "/fhir/PractitionerRole?practitioner=Practitioner/dr-7",
+        "/fhir/PractitionerRole?location=Location/CAI-1",
+        f"/fhir/Practitioner?identifier={STAFF_NUMBER_SYSTEM}|DR-7",
+    )
+    assert found.headers["content-type"] == "application/fhir+json"
+    resource = found.json()
+    assert (resource["resourceType"], resource["id"], resource["active"]) == ("Practitioner", "dr-7", True)
+    assert resource["name"][0] == {"text": "منى"}
+    assert [c["coding"][0]["code"] for c in role.json()["code"]] == ["doctor", "radiologist"]
+    assert role.json()["location"] == [{"reference": "Location/CAI-1"}]
+    assert roles.json()["entry"] == there.json()["entry"]
+    assert by_number.json()["entry"][0]["resource"] == resource
+    for path, status in (
+        ("/people", 400),
+        ("/people?site=CAI-1&limit=0", 400),
+        ("/fhir/Practitioner", 400),
+        ("/fhir/Practitioner/nobody", 404),
+        ("/fhir/PractitionerRole/nobody", 404),
+    ):
+        assert world.ask(ADMINISTRATOR, path)[0].status_code == status, path
+
+
+def test_one_who_left_is_let_in_nowhere_until_they_are_back(world: World) -> None:
+    paths = "/dicom-web/studies", "/studies/1.2.3"
+    assert {a.status_code for a in world.ask(staff(Role.DOCTOR), *paths)} == {200, 404}
+    world.said("dr-7", "doctor", kind=PersonRegistered)
+    assert {a.status_code for a in world.ask(staff(Role.DOCTOR), *paths)} == {200, 404}
+    world.said("dr-7", "doctor", kind=PersonLeft)
+    for answer in world.ask(staff(Role.DOCTOR), *paths):
+        assert (answer.status_code, answer.json()["reason"]) == (403, "person-left")
+        assert "register you again" in answer.json()["detail"]
+        assert answer.headers["sijil-access-id"]
+    assert {e.reason for e in world.archive.journal.events(AccessDenied)} == {"person-left"}
+    world.said("dr-7", "doctor")
+    assert {a.status_code for a in world.ask(staff(Role.DOCTOR), *paths)} == {200, 404}
+
+
+def test_a_role_that_is_not_theirs_is_refused_at_every_kind_of_door(world: World) -> None:
+    world.said("dr-7", "doctor")
+    guarded, gated = world.ask(staff(Role.ADMINISTRATOR), "/dicom-web/studies", "/people?site=CAI-1")
+    for answer in (guarded, gated):
+        assert (answer.status_code, answer.json()["reason"]) == (403, "role-not-held")
+    assert len(world.archive.journal.events(AccessDenied)) == 2
+
+
+def test_whom_the_archive_does_not_know_and_patients_go_on_by_their_token(world: World) -> None:
+    world.said("dr-7", kind=PersonRegistered)  # no role stated yet
+    world.said("dr-8", "doctor", kind=PersonLeft)
+    as_patient = Caller("person:dr-8", Role.PATIENT, "PATRQT", person_id="dr-8", patient_key="k1:" + "a" * 43)
+    for who in (staff(Role.DOCTOR), staff(Role.DOCTOR, "dr-9"), as_patient):
+        assert world.ask(who, "/dicom-web/studies")[0].status_code == 200
+
+
+def test_what_is_known_is_believed_for_less_than_a_minute_and_longer_only_while_cassandra_is_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(clock, "monotonic", lambda: now[0])
+    away = [False]
+
+    def tables() -> Tables:
+        if away[0]:
+            raise Transient("away")
+        return world.archive.tables
+
+    known, doctor = Standing(tables), staff(Role.DOCTOR)
+
+    def ask() -> str:
+        return asyncio.run(known.why_not(doctor))
+
+    world.said("dr-7", "doctor")
+    assert ask() == ""
+    world.said("dr-7", "doctor", kind=PersonLeft)
+    assert ask() == ""
+    now[0] += standing.STANDING_S
+    assert standing.STANDING_S < 60
+    assert ask() == "person-left"
+    away[0] = True
+    now[0] += 3600
+    assert ask() == "person-left"
+    assert asyncio.run(known.why_not(staff(Role.DOCTOR, "dr-9"))) == ""
+    away[0] = False
+    world.said("dr-7", "doctor")
+    assert ask() == ""
