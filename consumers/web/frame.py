@@ -66,6 +66,7 @@ MENU: tuple[Entry, ...] = (
     Entry("rejected", "/web/rejected", Permission.QUARANTINE_READ, frozenset({Role.ADMINISTRATOR, Role.LOCAL})),
     Entry("corrections", "/web/corrections", Permission.CORRECTIONS_READ),
     Entry("accesses", "/web/accesses", Permission.ACCESS_READ_ANY),
+    Entry("people", "/web/people", Permission.PEOPLE_READ),
     Entry("peers", "/web/peers", Permission.AE_READ),
 )
 

@@ -1,4 +1,4 @@
-"""What the PACS administrator looks after: contradictions, doubtful identities, refusals, corrections, peers."""
+"""What the PACS administrator looks after: contradictions, doubtful identities, refusals, corrections, staff, peers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from consumers.web.frame import Frame, View
 from consumers.web.inner import Refused
 from consumers.web.routes.arrivals import refusal_todo
 from infra import clock
+from schemas.caller import ALL_SITES
 from schemas.identity import check_uid, derived_id
 from schemas.roles import Permission
 
@@ -24,6 +25,7 @@ def add(frame: Frame) -> None:
     frame.get("/web/proposals", proposals, Permission.CONFLICTS_READ)
     frame.get("/web/rejected", rejected, Permission.QUARANTINE_READ)
     frame.get("/web/corrections", corrections, Permission.CORRECTIONS_READ)
+    frame.get("/web/people", people, Permission.PEOPLE_READ)
     frame.get("/web/peers", peers, Permission.AE_READ)
 
 
@@ -80,6 +82,14 @@ async def corrections(view: View) -> Response:
     text = view.language.text
     options = [("", text("any")), *((k, text(f"correction.{k}")) for k in TYPES)]
     return view.render("corrections.html", rows=[{"code": "", **r} for r in rows], type=kind, type_options=options)
+
+
+async def people(view: View) -> Response:
+    """The staff of a site, a page of them."""
+    own = sorted((view.caller.sites if view.caller else frozenset()) - {ALL_SITES})
+    site = view.option("site", 64) or (own[0] if own else view.frame.settings.site)
+    found = await view.get("/people", site=site, start=view.option("start", 64))
+    return view.render("people.html", rows=found["people"], site=site, more=found.get("next", ""))
 
 
 async def peers(view: View) -> Response:

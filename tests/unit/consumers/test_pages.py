@@ -41,6 +41,8 @@ PAGES = (
     "/web/proposals",
     "/web/rejected",
     "/web/corrections",
+    "/web/people",
+    "/web/people?site=CAI-1",
     "/web/peers",
     f"/web/studies/{STUDY}/correct",
     "/web/studies/9.9.9/correct",
@@ -212,9 +214,9 @@ def test_who_is_not_logged_in_is_led_to_it_and_back(archive: MemoryArchive) -> N
         (Role.PATIENT, {"own"}),
         (
             Role.ADMINISTRATOR,
-            {"arrivals", "studies", "conflicts", "proposals", "rejected", "corrections", "peers"},
+            {"arrivals", "studies", "conflicts", "proposals", "rejected", "corrections", "people", "peers"},
         ),
-        (Role.OFFICER, {"accesses", "corrections", "peers"}),
+        (Role.OFFICER, {"accesses", "corrections", "people", "peers"}),
         (Role.OPERATOR, set()),
     ],
 )

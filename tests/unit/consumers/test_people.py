@@ -12,6 +12,7 @@ import pytest
 
 from consumers.api import standing
 from consumers.api.standing import Standing
+from consumers.web import app as web
 from infra import clock
 from infra.ports import Tables
 from schemas.caller import Caller
@@ -40,7 +41,7 @@ class World:
         resource: dict[str, Any] = {
             "resourceType": "Practitioner",
             "identifier": [number],
-            "name": [{"text": "منى"}, {"given": ["Mona"], "family": "Hassan"}],
+            "name": [{"text": "منى <b>"}, {"given": ["Mona"], "family": "Hassan"}],
         }
         person = Person(
             person_id=id,
@@ -77,7 +78,7 @@ class World:
 
     def ask(self, who: Caller, *paths: str) -> list[httpx.Response]:
         async def run() -> list[httpx.Response]:
-            async with self.archive.client(authenticator=As(who)) as client:
+            async with self.archive.client(web.register, authenticator=As(who)) as client:
                 return [await client.get(p) for p in paths]
 
         return asyncio.run(run())
@@ -101,11 +102,33 @@ def test_a_site_s_staff_is_listed_with_names_in_pages(world: World) -> None:
     world.said("dr-2", "doctor", sites=("ALX-1",))
     whole, first = (a.json() for a in world.ask(ADMINISTRATOR, "/people?site=CAI-1", "/people?site=CAI-1&limit=2"))
     assert [p["person_id"] for p in whole["people"]] == ["dr-1", "dr-3"]
-    assert whole["people"][0]["names"] == ["منى", "Mona Hassan"]
+    assert whole["people"][0]["names"] == ["منى <b>", "Mona Hassan"]
     assert "next" not in whole
     assert ([p["person_id"] for p in first["people"]], first["next"]) == (["dr-1"], "dr-3")
     (rest,) = world.ask(ADMINISTRATOR, f"/people?site=CAI-1&limit=2&start={first['next']}")
     assert [p["person_id"] for p in rest.json()["people"]] == ["dr-3"]
+
+
+def test_a_page_shows_them_in_both_languages(world: World) -> None:
+    world.said("dr-1", "doctor", "radiologist")
+    world.said("dr-2", "technician", kind=PersonLeft)
+    for n in range(60):
+        world.said(f"t-{n:02}", sites=("ALX-1",))
+    page, arabic, first = world.ask(
+        ADMINISTRATOR,
+        "/web/people?site=CAI-1&lang=en",
+        "/web/people?site=CAI-1&lang=ar",
+        "/web/people?site=ALX-1&lang=en",
+    )
+    assert page.status_code == 200
+    for text in ("منى &lt;b&gt;", "Mona Hassan", "Radiologist", "Works here", "Has left", "394914008", "dr-2"):
+        assert text in page.text, text
+    assert "<b>" not in page.text
+    assert "ترك العمل" in arabic.text
+    assert [word in first.text for word in (">t-49<", ">t-50<", ">More<")] == [True, False, True]
+    (rest,) = world.ask(ADMINISTRATOR, "/web/people?site=ALX-1&start=t-50&lang=en")
+    assert [word in rest.text for word in (">t-50<", ">t-59<", ">More<")] == [True, True, False]
+    assert "as their log-in says" in rest.text
 
 
 def test_somebody_is_a_practitioner_with_a_role(world: World) -> None:
@@ -121,7 +144,7 @@ def test_somebody_is_a_practitioner_with_a_role(world: World) -> None:
     assert found.headers["content-type"] == "application/fhir+json"
     resource = found.json()
     assert (resource["resourceType"], resource["id"], resource["active"]) == ("Practitioner", "dr-7", True)
-    assert resource["name"][0] == {"text": "منى"}
+    assert resource["name"][0] == {"text": "منى <b>"}
     assert [c["coding"][0]["code"] for c in role.json()["code"]] == ["doctor", "radiologist"]
     assert role.json()["location"] == [{"reference": "Location/CAI-1"}]
     assert roles.json()["entry"] == there.json()["entry"]
