@@ -15,6 +15,7 @@ from schemas.topics import PREFIX, TOPICS
 
 Kind = Literal["topic", "group", "cluster"]
 
+EVERYTHING = tuple(t.name.removeprefix(PREFIX) for t in TOPICS)
 # Topics a role's process publishes to, without `sijil.`
 WRITES: Mapping[Role, tuple[str, ...]] = {
     "gateway": ("study.arrivals", "accesses"),
@@ -31,8 +32,8 @@ WRITES: Mapping[Role, tuple[str, ...]] = {
     ),
     "worker": ("study.lifecycle", "study.corrections", "patients", "dead-letters"),
     "archiver": ("study.lifecycle", "archive", "dead-letters"),
+    "admin": EVERYTHING,  # `sijil dead-letters retry` puts a record back where it came from, byte for byte
 }
-EVERYTHING = tuple(t.name.removeprefix(PREFIX) for t in TOPICS)
 NOT_FOR_ANALYSTS = frozenset({"accesses", "people", "dead-letters"})
 READS: Mapping[Role, tuple[str, ...]] = {
     "api": EVERYTHING,
