@@ -1,4 +1,4 @@
-"""SIGKILL of the HTTP door in each gap between the steps of a report and of a correction.
+"""SIGKILL of the HTTP door in each gap between the steps of a report, of a correction and of a person of the staff.
 
 The client sends what was not answered again, under the same id. Then there is one document in S3 and one event in the
 log, and the door's chain is whole. What is sent again after one kill is what the next process dies of, in turn.
@@ -19,11 +19,13 @@ from infra import clock
 from infra.kafka import KafkaLog
 from infra.objects import S3Objects
 from infra.settings import Settings
+from producers.people import PUBLISHED
 from schemas.envelope import decode
-from schemas.events import ReportIssued, StudyCorrected
+from schemas.events import PersonRegistered, ReportIssued, StudyCorrected
 from tests.archive import sha256
 from tests.crash.test_gateway_kill import Process
 from tests.local_stack import LocalStack, superuser
+from tests.unit.producers.test_people import practitioner
 from tests.unit.producers.test_report_document import document
 
 pytestmark = [pytest.mark.connected, pytest.mark.slow]
@@ -31,6 +33,7 @@ pytestmark = [pytest.mark.connected, pytest.mark.slow]
 STUDY = "1.2.826.0.9"
 FHIR = {"Content-Type": "application/fhir+json"}
 
+Paper = ReportIssued | StudyCorrected | PersonRegistered
 Send = Callable[[Process, str], int | None]
 """Status of the answer to the paper of this id, None when there was none."""
 
@@ -44,28 +47,33 @@ def send_correction(process: Process, id: str) -> int | None:
     return answered(process, f"/studies/{study_of(id)}/corrections", json=asked)
 
 
+def send_person(process: Process, id: str) -> int | None:
+    return answered(process, f"/fhir/Practitioner/{id}", method="PUT", json=practitioner(id), headers=FHIR)
+
+
 def study_of(id: str) -> str:
     """A correction's study: one for each."""
     return f"{STUDY}.{UUID(id).int}"
 
 
-def answered(process: Process, path: str, **request: object) -> int | None:
+def answered(process: Process, path: str, method: str = "POST", **request: object) -> int | None:
+    url = f"http://127.0.0.1:{process.port}{path}"
     try:
-        return httpx.post(f"http://127.0.0.1:{process.port}{path}", timeout=30, **request).status_code  # type: ignore[arg-type]
+        return httpx.request(method, url, timeout=30, **request).status_code  # type: ignore[arg-type]
     except httpx.HTTPError:
         return None
 
 
-def published(settings: Settings, topic: str, source: str) -> list[tuple[int, str, ReportIssued | StudyCorrected]]:
+def published(settings: Settings, topic: str, source: str) -> list[tuple[int, str, Paper]]:
     """(sequence, event id, event) of each record of a source; a repeated record must say the same."""
     log = KafkaLog(superuser(settings))
     try:
-        found: dict[int, tuple[int, str, ReportIssued | StudyCorrected]] = {}
+        found: dict[int, tuple[int, str, Paper]] = {}
         for record in log.read(topic, {}, log.ends(topic)):
             envelope = decode(topic, record.key, record.headers, record.value)
             if envelope.source == source:
                 assert envelope.link is not None
-                assert isinstance(envelope.event, ReportIssued | StudyCorrected)
+                assert isinstance(envelope.event, Paper)
                 one = (envelope.link.sequence, envelope.id, envelope.event)
                 assert found.setdefault(one[0], one) == one
         return [found[sequence] for sequence in sorted(found)]
@@ -84,8 +92,9 @@ def published(settings: Settings, topic: str, source: str) -> list[tuple[int, st
             lambda id: f"corrections/{study_of(id)}/",
             "corrections.after-document",
         ),
+        (send_person, "sijil.people", lambda id: f"people/by-id/{id}/", "people.after-document"),
     ],
-    ids=["report", "correction"],
+    ids=["report", "correction", "person"],
 )
 def test_a_paper_and_its_door_killed(
     stack: LocalStack,
@@ -122,7 +131,8 @@ def test_a_paper_and_its_door_killed(
     assert [sequence for sequence, _, _ in records] == [1, 2]
     objects = S3Objects(process.settings)
     for paper, (_, _, event) in zip((first, second), records, strict=True):
-        (key,) = objects.list(process.settings.bucket_documents, folder(paper))
+        keys = objects.list(process.settings.bucket_documents, folder(paper))
+        (key,) = (key for key in keys if not key.endswith(PUBLISHED))
         assert key == event.document_key
         assert len(objects.versions(process.settings.bucket_documents, key)) == 1
         data = objects.get(process.settings.bucket_documents, key)
