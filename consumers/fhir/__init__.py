@@ -1,0 +1,1 @@
+"""FHIR R4: what the archive holds as resources that health records read."""
