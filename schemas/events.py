@@ -313,6 +313,45 @@ class TreatingEnded(Event, frozen=True, kw_only=True):
         return self.patient_key
 
 
+class _Identity(Event, frozen=True, kw_only=True):
+    """What somebody decided of two files. Names never decide, a person or the site's ADT does."""
+
+    TOPIC = "patients"
+    link_id: Id
+    patient_key: Pseudonym
+    """The file that stays."""
+    other_key: Pseudonym
+    reason: Code
+    """`proposal`, `administrator`, `adt-a40`, `key-rotated` …"""
+    stated_by: Actor
+    recorded: Time
+
+    def key(self) -> str:
+        return self.patient_key
+
+
+class PatientLinked(_Identity, frozen=True, kw_only=True):
+    """Two files are of one person: from now on the second is shown with the first. Nothing moves."""
+
+    TYPE = "patient.linked.v1"
+
+
+class PatientUnlinked(_Identity, frozen=True, kw_only=True):
+    """What `link_id` decided holds no more: the files are as they were. `patient_key` and `other_key` are those of the
+    decision.
+    """
+
+    TYPE = "patient.unlinked.v1"
+    apart: bool = False
+    """It was a `patient.kept-apart` that ends: the two may be proposed again."""
+
+
+class PatientKeptApart(_Identity, frozen=True, kw_only=True):
+    """Two files that look alike are of two people: they are not proposed again. `patient_key` is the lesser one."""
+
+    TYPE = "patient.kept-apart.v1"
+
+
 # ------------------------------------------------------------------------------------------------ people
 
 
@@ -545,6 +584,9 @@ EVENTS: tuple[type[Event], ...] = (
     PatientSeen,
     TreatingStated,
     TreatingEnded,
+    PatientLinked,
+    PatientUnlinked,
+    PatientKeptApart,
     PersonRegistered,
     PersonChanged,
     PersonLeft,

@@ -56,6 +56,7 @@ class Permission(StrEnum):
     REPORT_READ = "report.read"
     REPORT_WRITE = "report.write"
     PATIENT_FILE = "patient.file"
+    PATIENT_LINK = "patient.link"
     TREATING_WRITE = "treating.write"
     ACCESS_READ_OWN = "access.read-own"
     ACCESS_READ_STUDY = "access.read-study"
@@ -85,6 +86,7 @@ PERMISSIONS: Mapping[Permission, str] = {
     Permission.REPORT_READ: "read reports",
     Permission.REPORT_WRITE: "issue reports",
     Permission.PATIENT_FILE: "a patient's file",
+    Permission.PATIENT_LINK: "join the files of one person, and take that back",
     Permission.TREATING_WRITE: "state who treats a patient",
     Permission.ACCESS_READ_OWN: "who looked at a patient's file",
     Permission.ACCESS_READ_STUDY: "who looked at a study",
@@ -181,6 +183,7 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.STUDY_CORRECT: _S.WHOLE,
         _P.REPORT_READ: _S.WHOLE,
         _P.PATIENT_FILE: _S.WHOLE,
+        _P.PATIENT_LINK: _S.WHOLE,
         _P.TREATING_WRITE: _S.WHOLE,
         _P.ACCESS_READ_STUDY: _S.WHOLE,
         _P.CORRECTIONS_READ: _S.WHOLE,

@@ -400,6 +400,65 @@ TABLES: tuple[Table, ...] = (
         about="Studies whose patient a person should look at.",
     ),
     Table(
+        "patient_links",
+        {
+            "patient_key": "text",
+            "relation": "text",  # replaces, replaced-by, apart
+            "other_key": "text",
+            "link_id": "text",
+            "holds": "boolean",
+            "reason": "text",
+            "stated_by": "text",
+            "recorded": "text",
+        },
+        ("patient_key",),
+        ("relation", "other_key"),
+        source="patients",
+        about="Which files people joined to a patient, to which it was joined, and which are of somebody else.",
+    ),
+    Table(
+        "patient_links_by_month",
+        {
+            "month": "text",
+            "moment": "text",
+            "link_id": "text",
+            "type": "text",  # linked, unlinked, kept-apart
+            "patient_key": "text",
+            "other_key": "text",
+            "reason": "text",
+            "stated_by": "text",
+            "recorded": "text",
+        },
+        ("month",),
+        ("moment", "link_id", "type"),
+        frozenset({"moment"}),
+        source="patients",
+        about="What was decided of files by the month of the log, newest first.",
+    ),
+    Table(
+        "patients_by_birth_date",
+        {"birth_date": "text", "patient_key": "text", "patient_name": "text", "sex": "text", "patient_id": "text"},
+        ("birth_date",),
+        ("patient_key",),
+        source="patients",
+        about="Whom a patient may be the same as: those born on a day.",
+    ),
+    Table(
+        "link_proposals",
+        {
+            "month": "text",
+            "patient_key": "text",
+            "other_key": "text",
+            "score": "int",
+            "why": "frozen<list<text>>",
+        },
+        ("month",),
+        ("patient_key", "other_key"),
+        source="patients",
+        about="Files that look like one person's, by the month in which patient_key was seen, 0 to 100: for a person to"
+        " decide. Either of the two may stand first.",
+    ),
+    Table(
         "rejections",
         {
             "day": "text",

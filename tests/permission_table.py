@@ -40,6 +40,7 @@ class Target:
             "path": "7FE00010",
             "transaction": "2.25.7",
             "person": "dr-9",
+            "other": "k1:" + "z" * 43,
             "access": "019550b8-2400-7000-8000-000000000001",
             "ae_title": "NOBODY",
         }

@@ -1,8 +1,18 @@
-"""patient.seen → who a patient key is, and what a person should look at."""
+"""patient.* → who a patient key is, whose files are joined, whom somebody treats, what a person should look at."""
 
 from __future__ import annotations
 
-from schemas.events import PatientSeen, TreatingEnded, TreatingStated
+from collections.abc import Mapping
+from typing import Any
+
+from schemas.events import (
+    PatientKeptApart,
+    PatientLinked,
+    PatientSeen,
+    PatientUnlinked,
+    TreatingEnded,
+    TreatingStated,
+)
 from schemas.tables import Upsert, Write
 from streams.facts import Fact
 from streams.pack_rows import StudyPart
@@ -20,11 +30,58 @@ def seen(fact: Fact, event: PatientSeen, person: StudyPart) -> list[Write]:
         "last_study_uid": event.study_uid,
     }
     writes: list[Write] = [Upsert("patients", {"patient_key": event.patient_key}, columns, fact.offset)]
+    if person.birth_date and person.patient_name:
+        key = {"birth_date": person.birth_date, "patient_key": event.patient_key}
+        like = {n: columns[n] for n in ("patient_name", "sex", "patient_id")}
+        writes.append(Upsert("patients_by_birth_date", key, like, fact.offset))
     if event.proposal:
         key = {"month": fact.day[:6], "study_uid": event.study_uid, "patient_key": event.patient_key}
         columns = {"proposal": event.proposal, "site": event.site}
         writes.append(Upsert("identity_proposals", key, columns, fact.offset))
     return writes
+
+
+REPLACES, REPLACED_BY, APART = "replaces", "replaced-by", "apart"
+"""How another file stands to a patient's, in `patient_links`."""
+
+
+def linked(fact: Fact, event: PatientLinked) -> list[Write]:
+    """Both files name each other; nothing of either moves, so that nothing is lost when it is undone."""
+    return _decided(fact, event, "linked", (REPLACES, REPLACED_BY), holds=True)
+
+
+def unlinked(fact: Fact, event: PatientUnlinked) -> list[Write]:
+    """The rows stay: who ended it, and when."""
+    return _decided(fact, event, "unlinked", (APART, APART) if event.apart else (REPLACES, REPLACED_BY), holds=False)
+
+
+def kept_apart(fact: Fact, event: PatientKeptApart) -> list[Write]:
+    """Both files say that the other is somebody else's."""
+    return _decided(fact, event, "kept-apart", (APART, APART), holds=True)
+
+
+def _decided(
+    fact: Fact,
+    event: PatientLinked | PatientUnlinked | PatientKeptApart,
+    kind: str,
+    relations: tuple[str, str],
+    *,
+    holds: bool,
+) -> list[Write]:
+    said: Mapping[str, Any] = {"reason": event.reason, "stated_by": event.stated_by, "recorded": event.recorded}
+    pairs = ((event.patient_key, relations[0], event.other_key), (event.other_key, relations[1], event.patient_key))
+    writes: list[Write] = [
+        Upsert(
+            "patient_links",
+            {"patient_key": one, "relation": relation, "other_key": other},
+            {"link_id": event.link_id, "holds": holds, **said},
+            fact.offset,
+        )
+        for one, relation, other in pairs
+    ]
+    key = {"month": fact.day[:6], "moment": fact.log_time, "link_id": event.link_id, "type": kind}
+    columns = {"patient_key": event.patient_key, "other_key": event.other_key, **said}
+    return [*writes, Upsert("patient_links_by_month", key, columns, fact.offset)]
 
 
 def treating_stated(fact: Fact, event: TreatingStated) -> list[Write]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from infra.memory import MemoryObjects
-from schemas.events import PatientSeen
+from infra.memory import MemoryObjects, MemoryTables
+from infra.ports import Select
+from schemas.events import Event, PatientKeptApart, PatientLinked, PatientSeen, PatientUnlinked
 from schemas.tables import Upsert
 from streams.arrivals import decide, fold
+from streams.dispatch import project as project_fact
 from streams.projections import patients
 from streams.projections.studies import project, study_part
-from tests.unit.streams.samples import PERSON, SECRET, Pack, fact, stored
+from tests.unit.streams.samples import PERSON, SECRET, Pack, fact, run, stored
 
 NATIONAL = "28001010101123"
 """Born 1980-01-01 in Cairo, a woman by its 13th digit."""
@@ -87,8 +89,52 @@ def test_seen_writes_who_and_what_to_look_at() -> None:
     )
     record = stored(event, 5)
     assert b"Hassan" not in (record.value or b""), "the log holds no name"
-    who, proposal = patients.seen(fact(event, 5), event, study_part(pack.manifest))
+    who, like, proposal = patients.seen(fact(event, 5), event, study_part(pack.manifest))
     assert isinstance(who, Upsert)
     assert who.columns["patient_name"] == "Hassan^Mona=منى حسن"
     assert who.timestamp == 5
+    assert like.key == {"birth_date": "19800101", "patient_key": event.patient_key}
     assert proposal.key == {"month": "202503", "study_uid": "1.2.3", "patient_key": event.patient_key}
+
+
+# ------------------------------------------------------------------------------------------------ links
+
+A, B = "k1:" + "a" * 43, "k1:" + "b" * 43
+
+
+def decision(kind: type[PatientLinked | PatientUnlinked | PatientKeptApart], **more: object) -> Event:
+    said = {
+        "link_id": "01953fcb-9c00-7000-8000-000000000001",
+        "patient_key": A,
+        "other_key": B,
+        "reason": "proposal",
+        "stated_by": "person:7",
+        "recorded": "2025-03-01T08:00:00Z",
+    }
+    return kind(**{**said, **more})  # type: ignore[arg-type]
+
+
+def links(*events: Event) -> dict[tuple[str, str, str], bool]:
+    tables = MemoryTables()
+    for offset, event in enumerate(events):
+        run(tables.apply(project_fact(fact(event, offset))))
+    rows = [r for key in (A, B) for r in run(tables.select(Select("patient_links", {"patient_key": key})))]
+    return {(r["patient_key"], r["relation"], r["other_key"]): r["holds"] for r in rows}
+
+
+def test_a_link_is_named_by_both_files_and_undone_in_both() -> None:
+    joined = {(A, "replaces", B): True, (B, "replaced-by", A): True}
+    assert links(decision(PatientLinked)) == joined
+    assert links(decision(PatientLinked), decision(PatientUnlinked)) == dict.fromkeys(joined, False)
+    assert links(decision(PatientLinked), decision(PatientUnlinked), decision(PatientLinked)) == joined
+
+
+def test_two_people_who_look_alike_are_kept_apart_until_somebody_says_otherwise() -> None:
+    apart = {(A, "apart", B): True, (B, "apart", A): True}
+    assert links(decision(PatientKeptApart)) == apart
+    assert links(decision(PatientKeptApart), decision(PatientUnlinked, apart=True)) == dict.fromkeys(apart, False)
+
+
+def test_every_decision_is_listed_by_its_month() -> None:
+    (row,) = [w for w in project_fact(fact(decision(PatientUnlinked), 3)) if w.table == "patient_links_by_month"]
+    assert (row.key["month"], row.key["type"], row.key["link_id"][:8]) == ("202503", "unlinked", "01953fcb")

@@ -1,0 +1,154 @@
+"""Files of one person: `POST /patients/{key}/links`, taken back by `DELETE …/links/{other}`; and files that only look
+alike: `POST /patients/{key}/apart`, taken back by `DELETE …/apart/{other}`.
+
+A decision is an event and moves nothing, so it can be undone. `Links` is also what a site's ADT^A40 is made of.
+Answered when the event is in the chain's journal and Kafka has acknowledged it or was given a little time to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Annotated, Final
+
+import msgspec
+from fastapi import FastAPI, Request
+from starlette.responses import JSONResponse, Response
+
+from infra import clock, telemetry
+from infra.chain import ChainedLog
+from infra.http_caller import caller_of, needs
+from infra.http_door import HttpDoor
+from schemas.errors import Invalid, SijilError
+from schemas.events import Code, Event, Id, PatientKeptApart, PatientLinked, PatientUnlinked
+from schemas.identity import derived_id, is_patient_key
+from schemas.roles import Permission
+
+log = telemetry.logger(__name__)
+
+BODY_BYTES_MAX: Final = 4096
+KEPT_S, ACKNOWLEDGED_S = 10.0, 2.0
+
+
+class Decision(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of a decision. `id`: a UUID of the sender's choice, the same decision sent again has the same."""
+
+    other_key: str
+    reason: Annotated[Code, msgspec.Meta(min_length=1)] = "administrator"
+    id: Id | None = None
+
+
+class Links:
+    """Decides of files. Blocking; thread-safe."""
+
+    def __init__(self, chain: ChainedLog) -> None:
+        self._chain = chain
+
+    def link(self, patient_key: str, other_key: str, *, reason: str, by: str, link_id: str = "") -> str:
+        """`other_key` is of the same person, and shown with `patient_key` from now on; the link's id."""
+        return self._say(PatientLinked, patient_key, other_key, reason, by, link_id)
+
+    def unlink(self, patient_key: str, other_key: str, *, reason: str, by: str, link_id: str = "") -> str:
+        """Take such a link back."""
+        return self._say(PatientUnlinked, patient_key, other_key, reason, by, link_id)
+
+    def keep_apart(self, one: str, other: str, *, reason: str, by: str, link_id: str = "") -> str:
+        """The two are two people's; the order does not matter."""
+        first, second = sorted((one, other))
+        return self._say(PatientKeptApart, first, second, reason, by, link_id)
+
+    def reopen(self, one: str, other: str, *, reason: str, by: str, link_id: str = "") -> str:
+        """Take that back."""
+        first, second = sorted((one, other))
+        return self._say(PatientUnlinked, first, second, reason, by, link_id, apart=True)
+
+    def _say(
+        self,
+        kind: type[PatientLinked | PatientUnlinked | PatientKeptApart],
+        patient_key: str,
+        other_key: str,
+        reason: str,
+        by: str,
+        link_id: str,
+        **more: bool,
+    ) -> str:
+        for key in (patient_key, other_key):
+            if not is_patient_key(key):
+                raise Invalid("patient-key", "a patient key is `k1:` and 43 characters")
+        if patient_key == other_key:
+            raise Invalid("link-self", "a file cannot be joined to itself, nor kept apart from itself")
+        link_id = link_id or str(clock.uuid7())
+        event: Event = kind(
+            link_id=link_id,
+            patient_key=patient_key,
+            other_key=other_key,
+            reason=reason,
+            stated_by=by,
+            recorded=clock.rfc3339(clock.now()),
+            **more,
+        )
+        publication = self._chain.publish(event, id=derived_id(kind.TYPE, link_id))
+        publication.kept.result(KEPT_S)
+        try:
+            publication.acknowledged.result(ACKNOWLEDGED_S)
+        except (SijilError, FutureTimeout):
+            log.warning("decided, kafka has not acknowledged it yet", link_id=link_id)
+        return link_id
+
+
+def register(app: FastAPI, http: HttpDoor) -> None:
+    """Add the doors."""
+    links = Links(http.chain)
+    may = [needs(Permission.PATIENT_LINK)]
+    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
+
+    @app.post(
+        "/patients/{key}/links",
+        tags=["Patients"],
+        summary="Join a file (`other_key`) to this one: both are of one person",
+        status_code=201,
+        dependencies=may,
+        openapi_extra=body,
+    )
+    async def link(request: Request, key: str) -> Response:
+        asked = _body(await request.body())
+        by = caller_of(request).actor
+        link_id = await asyncio.to_thread(
+            links.link, key, asked.other_key, reason=asked.reason, by=by, link_id=asked.id or ""
+        )
+        return JSONResponse({"link_id": link_id}, 201)
+
+    @app.delete("/patients/{key}/links/{other}", tags=["Patients"], summary="Undo that", dependencies=may)
+    async def unlink(request: Request, key: str, other: str) -> Response:
+        by = caller_of(request).actor
+        return JSONResponse({"link_id": await asyncio.to_thread(links.unlink, key, other, reason="undone", by=by)})
+
+    @app.post(
+        "/patients/{key}/apart",
+        tags=["Patients"],
+        summary="Keep a file (`other_key`) apart from this one: they are not proposed again",
+        status_code=201,
+        dependencies=may,
+        openapi_extra=body,
+    )
+    async def keep_apart(request: Request, key: str) -> Response:
+        asked = _body(await request.body())
+        by = caller_of(request).actor
+        link_id = await asyncio.to_thread(
+            links.keep_apart, key, asked.other_key, reason=asked.reason, by=by, link_id=asked.id or ""
+        )
+        return JSONResponse({"link_id": link_id}, 201)
+
+    @app.delete("/patients/{key}/apart/{other}", tags=["Patients"], summary="Undo that", dependencies=may)
+    async def reopen(request: Request, key: str, other: str) -> Response:
+        by = caller_of(request).actor
+        return JSONResponse({"link_id": await asyncio.to_thread(links.reopen, key, other, reason="undone", by=by)})
+
+
+def _body(data: bytes) -> Decision:
+    if len(data) > BODY_BYTES_MAX:
+        raise Invalid("link-body", "the body is a small JSON object")
+    try:
+        return msgspec.json.decode(data, type=Decision)
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise Invalid("link-body", "the body is a JSON object of other_key, reason and id") from e
