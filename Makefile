@@ -26,11 +26,14 @@ up: stack  ## start in the background
 down: .venv/installed  ## end what `up` started; data stays in .sijil
 	@$(BIN)/sijil down
 
-# Two processes: what needs no server is tested beside what does, and told at the end.
+# Two lanes side by side: the tests that kill wait most of the time, and what needs no server fills that time. The second
+# lane is told at the end.
 test: check tools  ## check, then the whole test suite on the real stack
-	@$(BIN)/pytest -m "not connected" -p no:cacheprovider $(PYTEST_ARGS) >.unit-tests.log 2>&1 & alone=$$!; \
-	$(BIN)/pytest -m connected $(PYTEST_ARGS); servers=$$?; \
-	wait $$alone; alone=$$?; cat .unit-tests.log; rm -f .unit-tests.log; exit $$((servers > alone ? servers : alone))
+	@( $(BIN)/pytest -m connected -p no:cacheprovider tests/crash $(PYTEST_ARGS); crash=$$?; \
+	$(BIN)/pytest -m "not connected" -p no:cacheprovider $(PYTEST_ARGS); alone=$$?; \
+	exit $$((crash > alone ? crash : alone)) ) >.second-lane.log 2>&1 & second=$$!; \
+	$(BIN)/pytest -m connected --ignore=tests/crash $(PYTEST_ARGS); first=$$?; \
+	wait $$second; second=$$?; cat .second-lane.log; rm -f .second-lane.log; exit $$((first > second ? first : second))
 
 check: stack  ## lint, formatting, types, who imports whom, generated files
 	$(BIN)/ruff check .

@@ -48,7 +48,7 @@ class S3Objects:
         self._multipart_bytes = multipart_bytes
         self._part_bytes = part_bytes
         self._copy_bytes_max = copy_bytes_max
-        self._presigned = Presigned(self._sign)
+        self._presigned = Presigned(self._sign, settings.s3_ca_file)
 
     def put(self, bucket: str, key: str, body: bytes | Path, *, sha256: str, content_type: str = "") -> ObjectInfo:
         size = body.stat().st_size if isinstance(body, Path) else len(body)

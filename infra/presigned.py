@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -36,8 +37,8 @@ _CODE = re.compile(rb"<Code>([A-Za-z0-9]+)</Code>")
 class Presigned:
     """Signs by `sign(address, seconds)`; has an HTTP session for each event loop that asks."""
 
-    def __init__(self, sign: Callable[[Address, int], str]) -> None:
-        self._sign = sign
+    def __init__(self, sign: Callable[[Address, int], str], ca_file: str = "") -> None:
+        self._sign, self._ca_file = sign, ca_file
         self._lock = threading.Lock()
         self._urls: OrderedDict[Address, tuple[float, str]] = OrderedDict()
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
@@ -87,7 +88,8 @@ class Presigned:
         loop = asyncio.get_running_loop()
         session = self._sessions.get(loop)
         if session is None or session.closed:
-            connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX)
+            trust = ssl.create_default_context(cafile=self._ca_file) if self._ca_file else True
+            connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=trust)
             session = aiohttp.ClientSession(connector=connector, timeout=TIMEOUT, auto_decompress=False)
             self._sessions[loop] = session
         return session

@@ -94,6 +94,7 @@ def client(settings: Settings, *, attempts: int = 1) -> S3Client:
         region_name=settings.s3_region,
         aws_access_key_id=settings.s3_access_key,
         aws_secret_access_key=settings.s3_secret_key,
+        verify=settings.s3_ca_file or None,
         config=Config(
             signature_version="s3v4",
             s3={"addressing_style": "path", "payload_signing_enabled": False},

@@ -106,6 +106,7 @@ class Settings:
     s3_region: str = _s("us-east-1", "region name")
     s3_access_key: str = _s("", "access key of this process")
     s3_secret_key: str = _s("", "its secret", secret=True)
+    s3_ca_file: str = _s("", "PEM file of the CA that signed the certificate of S3; empty: the usual ones")
     bucket_packs: str = _s("sijil-packs", "hot packs and manifests")
     bucket_archive: str = _s("sijil-archive", "locked copies of packs")
     bucket_documents: str = _s("sijil-documents", "reports, dead-letter payloads, access lists")
@@ -191,6 +192,7 @@ class Settings:
     stack_cassandra_storage_port: int = _s(7000, "storage port of the local Cassandra")
     stack_s3_port: int = _s(8333, "port of the local S3")
     stack_s3_base_port: int = _s(19330, "first of seven ports for SeaweedFS' master, volume and filer and their gRPC")
+    stack_tls: int = _s(0, "1: TLS also between our processes and the local stack's servers, by a trial CA")
     stack_min_disk_mb: int = _s(3072, "least free disk to start with")
     stack_min_memory_mb: int = _s(2500, "least available memory to start with")
     log_level: str = _s("INFO", "DEBUG, INFO, WARNING or ERROR")
@@ -199,7 +201,24 @@ class Settings:
         if not self.kafka_bootstrap:
             object.__setattr__(self, "kafka_bootstrap", f"127.0.0.1:{self.stack_kafka_port}")
         if not self.s3_endpoint:
-            object.__setattr__(self, "s3_endpoint", f"http://127.0.0.1:{self.stack_s3_port}")
+            scheme = "https" if self.stack_tls else "http"
+            object.__setattr__(self, "s3_endpoint", f"{scheme}://127.0.0.1:{self.stack_s3_port}")
+        if self.stack_tls:
+            self._local_tls()
+
+    def _local_tls(self) -> None:
+        """What reaches the local stack's servers once they speak TLS; servers elsewhere have settings of their own."""
+        ca = str(self.home / "tls" / "ca.pem")
+        given: dict[str, str] = {}
+        if self.kafka_bootstrap == f"127.0.0.1:{self.stack_kafka_port}":
+            given["kafka_security_protocol"] = self.kafka_security_protocol.replace("PLAINTEXT", "SSL")
+            given["kafka_ca_file"] = ca
+        if self.cassandra_contact_points == "127.0.0.1":
+            given["cassandra_ca_file"] = ca
+        if self.s3_endpoint == f"https://127.0.0.1:{self.stack_s3_port}":
+            given["s3_ca_file"] = ca
+        for name, value in given.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def load(cls, role: Role, environ: Mapping[str, str] | None = None) -> Settings:

@@ -45,12 +45,12 @@ def admin(stack: LocalStack) -> Settings:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """All parts, on servers of their own: tests kill them."""
+    """All parts, on servers of their own: tests kill them. TLS between them, so that every way is tried by it."""
     running = os.environ.get("SIJIL_TEST_WHOLE")
     if running:
         yield LocalStack.running(Path(running))
         return
-    own = LocalStack.at(tmp_path_factory.mktemp("archive") / ".sijil", quiet_s=QUIET_S)
+    own = LocalStack.at(tmp_path_factory.mktemp("archive") / ".sijil", quiet_s=QUIET_S, stack_tls=1)
     own.start()
     yield own
     # What the whole session has planted: a leak fails it, whichever test was the cause.

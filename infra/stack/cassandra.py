@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from infra.settings import Role, Settings
-from infra.stack import credentials, install, probes
+from infra.stack import credentials, install, probes, trial_ca
 from infra.stack.credentials import Credentials
 from infra.stack.errors import StackError
 
@@ -99,6 +99,19 @@ def configuration(settings: Settings) -> Mapping[str, object]:
         "range_request_timeout": "20s",
         "write_request_timeout": "10s",
         "request_timeout": "20s",
+        **({"client_encryption_options": _tls(settings)} if settings.stack_tls else {}),
+    }
+
+
+def _tls(settings: Settings) -> Mapping[str, object]:
+    files = trial_ca.for_servers(settings)
+    return {
+        "enabled": True,
+        "optional": False,
+        "ssl_context_factory": {"class_name": "org.apache.cassandra.security.PEMBasedSslContextFactory"},
+        "keystore": str(files.both),
+        "truststore": str(files.ca),
+        "accepted_protocols": ["TLSv1.3", "TLSv1.2"],
     }
 
 
@@ -136,14 +149,20 @@ def _tmp(home: Path) -> Path:
 
 
 def _connect(settings: Settings, username: str, password: str) -> probes.Cql:
-    return probes.Cql("127.0.0.1", settings.cassandra_port, username, password, timeout_s=20.0)
+    trust = probes.trust(settings.cassandra_ca_file)
+    return probes.Cql("127.0.0.1", settings.cassandra_port, username, password, timeout_s=20.0, trust=trust)
+
+
+def _answers(settings: Settings, admin: Credentials) -> None:
+    who = admin.cassandra_username, admin.cassandra_password
+    probes.cassandra("127.0.0.1", settings.cassandra_port, *who, trust=probes.trust(settings.cassandra_ca_file))
 
 
 def probe(settings: Settings) -> None:
     """Raises NotReady until a login works: ours, or on the very first start the one Cassandra comes with."""
     if _roles_file(settings).exists():
         admin = credentials.ensure(settings.home)["admin"]
-        probes.cassandra("127.0.0.1", settings.cassandra_port, admin.cassandra_username, admin.cassandra_password)
+        _answers(settings, admin)
         return
     try:
         _connect(settings, "cassandra", "cassandra").__exit__(None, None, None)
@@ -152,7 +171,7 @@ def probe(settings: Settings) -> None:
             raise
         # either the default role is not made yet, or it is gone already: then ours must do
         admin = credentials.ensure(settings.home)["admin"]
-        probes.cassandra("127.0.0.1", settings.cassandra_port, admin.cassandra_username, admin.cassandra_password)
+        _answers(settings, admin)
 
 
 def finish(settings: Settings) -> None:

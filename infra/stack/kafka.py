@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from infra.settings import ENV_PREFIX, Settings
-from infra.stack import credentials, install, probes
+from infra.stack import credentials, install, probes, trial_ca
 from infra.stack.errors import StackError
 
 HEAP = "-Xmx384m"
@@ -49,6 +49,7 @@ def properties(settings: Settings) -> str:
     user, password = credentials.broker(settings.home)
     login = f'username="{user}" password="{password}"'
     plain = f'org.apache.kafka.common.security.plain.PlainLoginModule required {login} user_{user}="{password}";'
+    kind = "SASL_SSL" if settings.stack_tls else "SASL_PLAINTEXT"
     values = {
         "process.roles": "broker,controller",
         "node.id": "1",
@@ -56,7 +57,7 @@ def properties(settings: Settings) -> str:
         "listeners": f"CLIENT://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}",
         "advertised.listeners": f"CLIENT://127.0.0.1:{broker}",
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "CLIENT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT",
+        "listener.security.protocol.map": f"CLIENT:{kind},CONTROLLER:{kind}",
         "inter.broker.listener.name": "CLIENT",
         "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
         "sasl.mechanism.inter.broker.protocol": "PLAIN",
@@ -89,8 +90,20 @@ def properties(settings: Settings) -> str:
         "num.network.threads": "2",
         "num.io.threads": "4",
         "num.recovery.threads.per.data.dir": "2",
+        **(_tls(settings) if settings.stack_tls else {}),
     }
     return "".join(f"{k}={v}\n" for k, v in values.items())
+
+
+def _tls(settings: Settings) -> dict[str, str]:
+    files = trial_ca.for_servers(settings)
+    return {
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(files.both),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(files.ca),
+        "ssl.enabled.protocols": "TLSv1.3,TLSv1.2",
+    }
 
 
 def classpath(settings: Settings) -> str:
@@ -121,7 +134,8 @@ def command(settings: Settings) -> Sequence[str]:
 
 def probe(settings: Settings) -> None:
     """Raises NotReady until the broker is registered."""
-    probes.kafka("127.0.0.1", settings.stack_kafka_port, *credentials.broker(settings.home))
+    trust = probes.trust(settings.kafka_ca_file)
+    probes.kafka("127.0.0.1", settings.stack_kafka_port, *credentials.broker(settings.home), trust=trust)
 
 
 def finish(settings: Settings) -> None:

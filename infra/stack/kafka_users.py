@@ -44,7 +44,8 @@ def connection(settings: Settings) -> dict[str, Any]:
     user, password = credentials.broker(settings.home)
     return {
         "bootstrap.servers": f"127.0.0.1:{settings.stack_kafka_port}",
-        "security.protocol": "SASL_PLAINTEXT",
+        "security.protocol": "SASL_SSL" if settings.stack_tls else "SASL_PLAINTEXT",
+        **({"ssl.ca.location": settings.kafka_ca_file} if settings.stack_tls else {}),
         "sasl.mechanism": "PLAIN",
         "sasl.username": user,
         "sasl.password": password,

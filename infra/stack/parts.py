@@ -172,6 +172,9 @@ def external(settings: Settings, name: str) -> bool:
             return settings.cassandra_contact_points != "127.0.0.1"
         case "seaweedfs":
             url = urlsplit(settings.s3_endpoint)
-            return (url.scheme, url.netloc) != ("http", f"127.0.0.1:{settings.stack_s3_port}")
+            return (url.scheme, url.netloc) != (
+                "https" if settings.stack_tls else "http",
+                f"127.0.0.1:{settings.stack_s3_port}",
+            )
         case _:
             return False

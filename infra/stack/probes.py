@@ -8,6 +8,7 @@ import hmac
 import http.client
 import json
 import socket
+import ssl
 import struct
 import urllib.parse
 from types import TracebackType
@@ -17,6 +18,22 @@ from infra import clock
 from infra.stack.errors import NotReady
 
 TIMEOUT_S = 5.0
+
+
+def trust(ca_file: str) -> ssl.SSLContext | None:
+    """What a server's certificate is checked with; None for a server that speaks plainly."""
+    return ssl.create_default_context(cafile=ca_file) if ca_file else None
+
+
+def _connection(host: str, port: int, timeout_s: float, trust: ssl.SSLContext | None) -> socket.socket:
+    plain = socket.create_connection((host, port), timeout_s)
+    if trust is None:
+        return plain
+    try:
+        return trust.wrap_socket(plain, server_hostname=host)
+    except BaseException:
+        plain.close()
+        raise
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes:
@@ -29,10 +46,10 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
     return bytes(data)
 
 
-def kafka(host: str, port: int, user: str, password: str) -> None:
+def kafka(host: str, port: int, user: str, password: str, *, trust: ssl.SSLContext | None = None) -> None:
     """Log in by PLAIN, then ask for the metadata of no topic: ready once a broker is registered with a controller."""
     try:
-        with socket.create_connection((host, port), TIMEOUT_S) as connection:
+        with _connection(host, port, TIMEOUT_S, trust) as connection:
             _kafka_ask(connection, 17, 1, struct.pack(">h5s", 5, b"PLAIN"))
             login = f"\0{user}\0{password}".encode()
             refused = struct.unpack_from(">h", _kafka_ask(connection, 36, 0, struct.pack(">i", len(login)) + login), 4)
@@ -79,10 +96,18 @@ class Cql:
     _AUTH_RESPONSE, _AUTH_SUCCESS = 0x0F, 0x10
     BAD_CREDENTIALS = 0x0100
 
-    def __init__(self, host: str, port: int, username: str, password: str, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        username: str,
+        password: str,
+        timeout_s: float = TIMEOUT_S,
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
         """Raises NotReady when nobody answers, CqlError when the login is refused."""
         try:
-            self._socket = socket.create_connection((host, port), timeout_s)
+            self._socket = _connection(host, port, timeout_s, trust)
         except OSError as e:
             raise NotReady(f"Cassandra: {e}") from e
         try:
@@ -132,15 +157,15 @@ def _short(text: str) -> bytes:
     return struct.pack(">h", len(text)) + text.encode()
 
 
-def cassandra(host: str, port: int, username: str, password: str) -> None:
+def cassandra(host: str, port: int, username: str, password: str, *, trust: ssl.SSLContext | None = None) -> None:
     """A login and one read: ready when the auth tables answer."""
-    with Cql(host, port, username, password) as connection:
+    with Cql(host, port, username, password, trust=trust) as connection:
         connection.execute("SELECT key FROM system.local")
 
 
-def s3(endpoint: str, region: str, access_key: str, secret_key: str) -> None:
+def s3(endpoint: str, region: str, access_key: str, secret_key: str, *, trust: ssl.SSLContext | None = None) -> None:
     """ListBuckets signed with Signature Version 4."""
-    status, _ = signed_get(endpoint, "/", region, access_key, secret_key)
+    status, _ = signed_get(endpoint, "/", region, access_key, secret_key, trust)
     if status != 200:
         raise NotReady(f"S3: ListBuckets answers {status}")
 
@@ -152,7 +177,9 @@ def seaweedfs_volumes(host: str, port: int) -> None:
         raise NotReady("S3: no volume server yet")
 
 
-def signed_get(endpoint: str, path: str, region: str, access_key: str, secret_key: str) -> tuple[int, bytes]:
+def signed_get(
+    endpoint: str, path: str, region: str, access_key: str, secret_key: str, trust: ssl.SSLContext | None = None
+) -> tuple[int, bytes]:
     """(status, body) of a GET without query, signed (AWS Signature Version 4, header form). Raises NotReady."""
     url = urllib.parse.urlsplit(endpoint)
     now = clock.now()
@@ -170,11 +197,14 @@ def signed_get(endpoint: str, path: str, region: str, access_key: str, secret_ke
     headers["authorization"] = (
         f"AWS4-HMAC-SHA256 Credential={access_key}/{scope}, SignedHeaders={names}, Signature={signature}"
     )
-    return _get(url.hostname or "", url.port or 80, path, headers)
+    return _get(url.hostname or "", url.port or 80, path, headers, trust)
 
 
-def _get(host: str, port: int, path: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+def _get(
+    host: str, port: int, path: str, headers: dict[str, str] | None = None, trust: ssl.SSLContext | None = None
+) -> tuple[int, bytes]:
+    plain = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+    connection = plain if trust is None else http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=trust)
     try:
         connection.request("GET", path, headers=headers or {})
         answer = connection.getresponse()

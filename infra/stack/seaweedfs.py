@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from infra.settings import Role, Settings
-from infra.stack import credentials, install, probes
+from infra.stack import credentials, install, probes, trial_ca
 from infra.stack.credentials import S3_ACTIONS, Credentials
 from infra.stack.errors import StackError
 
@@ -110,6 +110,9 @@ def command(settings: Settings) -> Sequence[str]:
         "s3.allowDeleteBucketNotEmpty": "false",
         "s3.iam": "false",
     }
+    if settings.stack_tls:
+        files = trial_ca.for_servers(settings)
+        flags |= {"s3.cert.file": files.certificate, "s3.key.file": files.key}
     return [
         "nice",
         "-n",
@@ -126,8 +129,8 @@ def probe(settings: Settings) -> None:
     """Raises NotReady until a volume server has joined and the S3 gateway lists buckets for the admin key."""
     probes.seaweedfs_volumes("127.0.0.1", ports(settings)["master.port"])
     admin = credentials.ensure(settings.home)["admin"]
-    endpoint = f"http://127.0.0.1:{settings.stack_s3_port}"
-    probes.s3(endpoint, settings.s3_region, admin.s3_access_key, admin.s3_secret_key)
+    trust = probes.trust(settings.s3_ca_file)
+    probes.s3(settings.s3_endpoint, settings.s3_region, admin.s3_access_key, admin.s3_secret_key, trust=trust)
 
 
 def finish(settings: Settings) -> None:

@@ -102,6 +102,35 @@ def test_the_servers_are_told_to_be_durable_and_to_stay_on_loopback(tmp_path: Pa
     assert broker["super.users"] == "User:sijil_broker"
 
 
+def test_with_tls_every_local_server_has_a_certificate_and_every_client_asks_for_it(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, stack_tls=1, kafka_security_protocol="SASL_PLAINTEXT")
+    ca = str(tmp_path / "tls/ca.pem")
+    assert (settings.kafka_security_protocol, settings.kafka_ca_file) == ("SASL_SSL", ca)
+    assert (settings.cassandra_ca_file, settings.s3_ca_file) == (ca, ca)
+    assert settings.s3_endpoint == f"https://127.0.0.1:{settings.stack_s3_port}"
+    broker = dict(line.split("=", 1) for line in kafka.properties(settings).splitlines())
+    assert broker["listener.security.protocol.map"] == "CLIENT:SASL_SSL,CONTROLLER:SASL_SSL"
+    assert "PRIVATE KEY" in Path(broker["ssl.keystore.location"]).read_text("ascii")
+    options = cassandra.configuration(settings)["client_encryption_options"]
+    assert isinstance(options, dict)
+    assert (options["enabled"], options["optional"]) == (True, False)
+    assert f"-s3.cert.file={tmp_path}/tls/servers.pem" in seaweedfs.command(settings)
+    assert all(not parts.external(settings, name) for name in ("kafka", "cassandra", "seaweedfs"))
+
+
+def test_tls_of_the_local_stack_does_not_touch_servers_elsewhere(tmp_path: Path) -> None:
+    outside = Settings(
+        home=tmp_path,
+        stack_tls=1,
+        kafka_bootstrap="k1:9092",
+        kafka_security_protocol="SASL_PLAINTEXT",
+        cassandra_contact_points="10.0.0.1",
+        s3_endpoint="https://s3.x",
+    )
+    assert (outside.kafka_security_protocol, outside.kafka_ca_file) == ("SASL_PLAINTEXT", "")
+    assert (outside.cassandra_ca_file, outside.s3_ca_file) == ("", "")
+
+
 def test_a_server_that_settings_place_elsewhere_is_not_started() -> None:
     names = {p.name for p in parts.PARTS}
     assert {p.name for p in parts.chosen(Settings())} == names
