@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra import tls
-from infra.commands.certs import authority, issue
 from infra.mllp import Frames, Limits, MllpClient, MllpServer, Peer, frame
+from infra.stack.trial_ca import authority, issue
 from schemas.errors import Invalid, Transient
 
 HOST = "127.0.0.1"
