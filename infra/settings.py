@@ -46,6 +46,10 @@ class Settings:
     http_port: int = _s(8080, "port of the HTTP door (DICOMweb, reports, everything of the API)")
     viewer_port: int = _s(8090, "port of the viewer, at the HTTP door's address")
     http_public_url: str = _s("", "URL of the HTTP door as clients see it, for links in answers; empty: as they asked")
+    critical_contacts: str = _s(
+        "", "comma-separated person ids who are told of critical results when those whom a report names do not answer"
+    )
+    critical_minutes: int = _s(60, "how long each contact of a critical result has to read it back")
     time_zone: str = _s("Africa/Cairo", "time zone of the times that pages show (IANA name)")
     loopback_role: str = _s(
         "", "role of callers from this machine without credentials (local: everything); empty: nobody is let in so"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -18,15 +18,27 @@ import msgspec
 from schemas.errors import Invalid
 from schemas.identity import check_uid, derived_id
 from schemas.lifecycle import REPORT_TRANSITIONS
+from schemas.report_content import (
+    OF_THE_ARCHIVE,
+    Signature,
+    attributed,
+    author_of,
+    contacts_of,
+    is_critical,
+    person_of,
+    signature_of,
+    with_status,
+)
 
 STUDIES_MAX: Final = 16
 PEOPLE_MAX: Final = 32
+CONTACTS_MAX: Final = 8
 _PERSON: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 STATUSES: Final = frozenset(REPORT_TRANSITIONS) - {""}
 UID_SYSTEM: Final = "urn:dicom:uid"
 _OID: Final = "urn:oid:"
-_OF_THE_ARCHIVE: Final = ("id", "meta")
-"""Members that the archive sets: no part of the content."""
+_SET_BY_THE_ARCHIVE: Final = ("id", "meta")
+"""Members that are no part of the content."""
 
 _decoder = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 _encoder = msgspec.json.Encoder(decimal_format="number", order="deterministic")
@@ -44,8 +56,43 @@ class Report:
 
     @property
     def people(self) -> tuple[tuple[str, str], ...]:
-        """(person id, `referring` or `reporting`) of those whom the document names by a reference to a Practitioner."""
-        return tuple(dict.fromkeys(_people(self.resource)))[:PEOPLE_MAX]
+        """(person id, `referring` or `reporting`): those whom the document names by a reference to a Practitioner, who
+        wrote and signed it, and who is to be told of it.
+        """
+        signed = self.signature
+        wrote = [(person_of(a), "reporting") for a in (self.author, signed.who if signed else "") if person_of(a)]
+        told = [(c, "referring") for c in self.contacts]
+        return tuple(dict.fromkeys([*_people(self.resource), *wrote, *told]))[:PEOPLE_MAX]
+
+    @property
+    def author(self) -> str:
+        """Actor who wrote its first version, as the archive knows."""
+        return author_of(self.resource)
+
+    @property
+    def signature(self) -> Signature | None:
+        """Of this version."""
+        return signature_of(self.resource)
+
+    @property
+    def critical(self) -> bool:
+        """Whether it is marked as something that cannot wait."""
+        return is_critical(self.resource)
+
+    @property
+    def contacts(self) -> tuple[str, ...]:
+        """Person ids of who is to be told of a critical result."""
+        return tuple(c for c in contacts_of(self.resource) if _PERSON.match(c))[:CONTACTS_MAX]
+
+    @property
+    def referring(self) -> tuple[str, ...]:
+        """Person ids of who asked for the examination."""
+        return tuple(dict.fromkeys(p for p, relation in _people(self.resource) if relation == "referring"))
+
+    @property
+    def recorded(self) -> str:
+        """When the archive took this version in, RFC 3339."""
+        return _text(self.resource.get("meta"), "lastUpdated") or self.issued
 
 
 def parse(document: bytes) -> Report:
@@ -83,28 +130,41 @@ def report_id(report: Report, asked: str, site: str) -> str:
     return ""
 
 
-def versioned(report: Report, *, report_id: str, version: int, issued: str) -> bytes:
-    """The document as the archive keeps it: with id, version and time of issue. Same arguments, same bytes."""
+def in_state(report: Report, status: str) -> Report:
+    """The same report with another status."""
+    if status == report.status:
+        return report
+    return replace(report, status=status, resource=with_status(report.resource, status))
+
+
+def versioned(
+    report: Report, *, report_id: str, version: int, recorded: str, author: str = "", signature: Signature | None = None
+) -> bytes:
+    """The document as the archive keeps it: with id, version, author, signature and the time it was taken in, which is
+    that of issue where the document says none. Same arguments, same bytes.
+    """
     meta = report.resource.get("meta")
     kept = dict(meta) if isinstance(meta, dict) else {}
     return _encoder.encode(
         {
-            **report.resource,
+            **attributed(report.resource, author, signature),
             "id": report_id,
-            "meta": {**kept, "versionId": str(version)},
-            "issued": report.resource.get("issued") or issued,
+            "meta": {**kept, "versionId": str(version), "lastUpdated": recorded},
+            "issued": report.resource.get("issued") or recorded,
         }
     )
 
 
 def same_content(sent: Report, kept: Report) -> bool:
     """Whether a document that was sent says what a kept one says; a time of issue that the archive gave is not said."""
-    left_out = {*_OF_THE_ARCHIVE, *(() if sent.issued else ("issued",))}
+    left_out = {*_SET_BY_THE_ARCHIVE, *(() if sent.issued else ("issued",))}
     return _content(sent, left_out) == _content(kept, left_out)
 
 
 def _content(report: Report, left_out: set[str]) -> bytes:
-    return _encoder.encode({k: v for k, v in report.resource.items() if k not in left_out})
+    said = {k: v for k, v in report.resource.items() if k not in left_out}
+    extensions = [e for e in _list(said.pop("extension", None)) if _text(e, "url") not in OF_THE_ARCHIVE]
+    return _encoder.encode(said | ({"extension": extensions} if extensions else {}))
 
 
 def _has_code(code: Any) -> bool:

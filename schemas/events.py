@@ -453,9 +453,68 @@ class ReportIssued(Event, frozen=True, kw_only=True):
     document_sha256: Sha256
     people: Annotated[list[Named], msgspec.Meta(max_length=32)] = []
     """Who referred the patient and who reports (Practitioner/<person id> in the document): whose patient this is."""
+    author: Actor = ""
+    """Who wrote the report first, a resident for example; empty: not said."""
+    signed_by: Actor = ""
+    """Who answers for this version; empty: nobody has signed it."""
+    signed: Time | None = None
+    """When. What was signed is the document: `document_sha256`."""
+    critical: bool = False
+    """Whether it tells of something that cannot wait."""
+    source_sop_uid: Uid | None = None
+    """The SR or encapsulated PDF that this version was made from."""
 
     def key(self) -> str:
         return self.report_id
+
+
+class _Critical(Event, frozen=True, kw_only=True):
+    """Of a critical result: the task that somebody reads back what a version of a report says."""
+
+    TOPIC = "reports"
+    critical_id: Id
+    report_id: Id
+    version: Annotated[int, msgspec.Meta(ge=1, description="of the report, with which it became critical")]
+    study_uids: Annotated[list[Uid], msgspec.Meta(min_length=1, max_length=16)]
+    site: Site
+
+    def key(self) -> str:
+        return self.report_id
+
+
+class CriticalRaised(_Critical, frozen=True, kw_only=True):
+    """Somebody must be told, and read back what they were told."""
+
+    TYPE = "report.critical-raised.v1"
+    raised_by: Actor
+    raised: Time
+    contacts: Annotated[list[PersonId], msgspec.Meta(max_length=16)]
+    """Who is to be told, one after the other; none: nobody was named, which is shown as overdue at once."""
+    within_s: Annotated[int, msgspec.Meta(ge=1, description="how long each of them has")]
+    due: Time
+
+
+class CriticalEscalated(_Critical, frozen=True, kw_only=True):
+    """Whose turn it was has not read it back in time: it is the next one's turn."""
+
+    TYPE = "report.critical-escalated.v1"
+    level: Annotated[int, msgspec.Meta(ge=1, description="place in contacts; the first is 0")]
+    contact: PersonId
+    due: Time
+
+
+class CriticalAcknowledged(_Critical, frozen=True, kw_only=True):
+    """A clinician has read it back. What they said is in the document."""
+
+    TYPE = "report.critical-acknowledged.v1"
+    clinician: PersonId
+    recorded_by: Actor
+    channel: Annotated[str, msgspec.Meta(pattern=r"^(page|phone|in-person)$")]
+    acknowledged: Time
+    bucket: Bucket
+    document_key: Key
+    document_size: Count
+    document_sha256: Sha256
 
 
 # ------------------------------------------------------------------------------------------------ accesses
@@ -592,6 +651,9 @@ EVENTS: tuple[type[Event], ...] = (
     PersonLeft,
     PackArchived,
     ReportIssued,
+    CriticalRaised,
+    CriticalEscalated,
+    CriticalAcknowledged,
     AccessGranted,
     AccessUsed,
     AccessDenied,

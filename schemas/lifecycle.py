@@ -29,3 +29,34 @@ report may be known to the archive first in a later state, since it may have beg
 def may_follow(status: str, after: str) -> bool:
     """Whether a version with `status` may follow one with `after` ("" for none)."""
     return status in REPORT_TRANSITIONS.get(after, frozenset())
+
+
+SIGNED: Final = frozenset({"final"}) | _AFTER_FINAL - {"entered-in-error"}
+"""States that somebody must have signed who may. What others write of these becomes SIGNED_LATER, or is refused."""
+SIGNED_LATER: Final = "preliminary"
+"""What `final` is until it is signed: it waits for a supervisor."""
+AWAIT_SIGNATURE: Final = frozenset({"registered", "partial", "preliminary"})
+"""States from which a signature makes a report final."""
+TAKEN_BACK: Final = frozenset({"cancelled", "entered-in-error"})
+"""What such a report said does not hold."""
+
+
+def as_written(status: str, after: str, may_sign: bool) -> str:
+    """The status of a version that somebody asks for who may, or may not, sign; "" if that is not theirs to write.
+
+    Who may not sign writes drafts, and takes back only what was never signed.
+    """
+    if may_sign:
+        return status
+    if status == "final" and after in AWAIT_SIGNATURE | {""}:
+        return SIGNED_LATER
+    return "" if status in SIGNED or after in SIGNED else status
+
+
+CRITICAL_TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
+    "": frozenset({"raised"}),
+    "raised": frozenset({"escalated", "acknowledged"}),
+    "escalated": frozenset({"escalated", "acknowledged"}),
+    "acknowledged": frozenset(),
+}
+"""A critical result: raised, passed on from contact to contact, and acknowledged once, by whoever reads it back."""

@@ -10,6 +10,7 @@ from schemas.events import (
     AccessEmergency,
     AccessGranted,
     ConflictResolved,
+    CriticalAcknowledged,
     DeadLetter,
     Event,
     PackArchived,
@@ -27,8 +28,8 @@ class Reference:
     """An object that an event names."""
 
     kind: str
-    """`pack`, `manifest`, `archive copy`, `archived manifest`, `report`, `correction`, `access list`,
-    `reason of an emergency`, `dead letter`."""
+    """`pack`, `manifest`, `archive copy`, `archived manifest`, `report`, `read-back`, `correction`,
+    `access list`, `reason of an emergency`, `dead letter`."""
     bucket: str
     """Empty: the bucket of documents."""
     key: str
@@ -67,6 +68,10 @@ def _rejected(e: StudyRejected) -> tuple[Reference, ...]:
     return (Reference("correction", e.bucket, e.document_key, e.document_sha256, e.document_size),)
 
 
+def _read_back(e: CriticalAcknowledged) -> tuple[Reference, ...]:
+    return (Reference("read-back", e.bucket, e.document_key, e.document_sha256, e.document_size),)
+
+
 def _granted(e: AccessGranted) -> tuple[Reference, ...]:
     return (Reference("access list", "", e.shown_list, e.shown_list_sha256),) if e.shown_list_sha256 else ()
 
@@ -83,6 +88,7 @@ REFERENCES: dict[type[Event], Callable[[Any], tuple[Reference, ...]]] = {
     PackStored: _stored,
     PackArchived: _archived,
     ReportIssued: _issued,
+    CriticalAcknowledged: _read_back,
     ConflictResolved: _corrected,
     StudyCorrected: _corrected,
     StudyReassigned: _corrected,

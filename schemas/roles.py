@@ -15,6 +15,7 @@ class Role(StrEnum):
 
     TECHNICIAN = "technician"
     RADIOLOGIST = "radiologist"
+    RESIDENT = "resident"
     DOCTOR = "doctor"
     PATIENT = "patient"
     ADMINISTRATOR = "administrator"
@@ -30,13 +31,14 @@ class Role(StrEnum):
 ROLES: Mapping[Role, str] = {
     Role.TECHNICIAN: "makes images at a site, and sees that they arrived",
     Role.RADIOLOGIST: "reads and reports the studies of the sites they work for",
+    Role.RESIDENT: "learns to read: writes reports that a radiologist signs",
     Role.DOCTOR: "refers and treats: sees their own patients, and others in an emergency",
     Role.PATIENT: "sees their own file, and who looked at it",
     Role.ADMINISTRATOR: "PACS administrator: keeps the archive's content right",
     Role.OFFICER: "data protection officer: sees who saw what, and no image",
     Role.ANALYST: "counts and follows by pseudonyms",
     Role.MINISTRY: "sees aggregates",
-    Role.GATEWAY: "a service that sends a site's studies, orders and reports",
+    Role.GATEWAY: "a service that sends a site's studies, orders and reports (signed where they come from)",
     Role.EHR: "the health record that shows and files reports and images",
     Role.OPERATOR: "runs the machines, and sees no patient data",
     Role.LOCAL: "whoever calls from this machine, where the operator allows it (SIJIL_LOOPBACK_ROLE)",
@@ -55,6 +57,9 @@ class Permission(StrEnum):
     STUDY_SHARE = "study.share"
     REPORT_READ = "report.read"
     REPORT_WRITE = "report.write"
+    REPORT_SIGN = "report.sign"
+    CRITICAL_ACKNOWLEDGE = "critical.acknowledge"
+    TIMES_READ = "times.read"
     PATIENT_FILE = "patient.file"
     PATIENT_LINK = "patient.link"
     TREATING_WRITE = "treating.write"
@@ -84,7 +89,10 @@ PERMISSIONS: Mapping[Permission, str] = {
     Permission.STUDY_CORRECT: "correct, reassign, reject, restore, resolve",
     Permission.STUDY_SHARE: "show a study to somebody for a time",
     Permission.REPORT_READ: "read reports",
-    Permission.REPORT_WRITE: "issue reports",
+    Permission.REPORT_WRITE: "write reports",
+    Permission.REPORT_SIGN: "sign reports: without a signature none is final",
+    Permission.CRITICAL_ACKNOWLEDGE: "read back a critical result, or record that somebody did",
+    Permission.TIMES_READ: "how long things take, without any patient",
     Permission.PATIENT_FILE: "a patient's file",
     Permission.PATIENT_LINK: "join the files of one person, and take that back",
     Permission.TREATING_WRITE: "state who treats a patient",
@@ -150,8 +158,22 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.STUDY_SHARE: _S.OWN_SITE,
         _P.REPORT_READ: _S.OWN_SITE,
         _P.REPORT_WRITE: _S.OWN_SITE,
+        _P.REPORT_SIGN: _S.OWN_SITE,
+        _P.CRITICAL_ACKNOWLEDGE: _S.OWN_SITE,
+        _P.TIMES_READ: _S.OWN_SITE,
         _P.PATIENT_FILE: _S.OWN_SITE,
         _P.TREATING_WRITE: _S.OWN_SITE,
+        _P.CORRECTIONS_READ: _S.OWN_SITE,
+        _P.ACCESS_EMERGENCY: _S.WHOLE,
+    },
+    Role.RESIDENT: {
+        **_EVERYONE,
+        _P.STUDY_SEARCH: _S.OWN_SITE,
+        _P.STUDY_READ: _S.OWN_SITE,
+        _P.REPORT_READ: _S.OWN_SITE,
+        _P.REPORT_WRITE: _S.OWN_SITE,
+        _P.CRITICAL_ACKNOWLEDGE: _S.OWN_SITE,
+        _P.PATIENT_FILE: _S.OWN_SITE,
         _P.CORRECTIONS_READ: _S.OWN_SITE,
         _P.ACCESS_EMERGENCY: _S.WHOLE,
     },
@@ -161,6 +183,7 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.STUDY_READ: _S.OWN_PATIENTS,
         _P.STUDY_SHARE: _S.OWN_PATIENTS,
         _P.REPORT_READ: _S.OWN_PATIENTS,
+        _P.CRITICAL_ACKNOWLEDGE: _S.OWN_PATIENTS,
         _P.PATIENT_FILE: _S.OWN_PATIENTS,
         _P.ORDER_WRITE: _S.OWN_PATIENTS,
         _P.ACCESS_EMERGENCY: _S.WHOLE,
@@ -182,6 +205,7 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.STUDY_STORE: _S.WHOLE,
         _P.STUDY_CORRECT: _S.WHOLE,
         _P.REPORT_READ: _S.WHOLE,
+        _P.TIMES_READ: _S.WHOLE,
         _P.PATIENT_FILE: _S.WHOLE,
         _P.PATIENT_LINK: _S.WHOLE,
         _P.TREATING_WRITE: _S.WHOLE,
@@ -205,11 +229,12 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.AE_READ: _S.WHOLE,
     },
     Role.ANALYST: {**_EVERYONE, _P.CHANGES_READ: _S.PSEUDONYMS},
-    Role.MINISTRY: {**_EVERYONE},
+    Role.MINISTRY: {**_EVERYONE, _P.TIMES_READ: _S.AGGREGATES},
     Role.GATEWAY: {
         **_EVERYONE,
         _P.STUDY_STORE: _S.OWN_SITE,
         _P.REPORT_WRITE: _S.OWN_SITE,
+        _P.REPORT_SIGN: _S.OWN_SITE,
         _P.ORDER_WRITE: _S.OWN_SITE,
     },
     Role.EHR: {
@@ -234,6 +259,7 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
 DEFAULT_PURPOSE: Mapping[Role, str] = {
     Role.TECHNICIAN: "TREAT",
     Role.RADIOLOGIST: "TREAT",
+    Role.RESIDENT: "TREAT",
     Role.DOCTOR: "TREAT",
     Role.PATIENT: "PATRQT",
     Role.ADMINISTRATOR: "HSYSADMIN",

@@ -162,6 +162,28 @@ ACCESS_COLUMNS: dict[str, str] = {
     "last_used": "text",
 }
 
+# What the event of a version says besides where its document is.
+REPORT_SAYS: dict[str, str] = {
+    "author": "text",
+    "signed_by": "text",
+    "signed": "text",
+    "critical": "boolean",
+    "source_sop_uid": "text",
+}
+
+CRITICAL_COLUMNS: dict[str, str] = {
+    "critical_id": "text",
+    "study_uids": "frozen<list<text>>",
+    "site": "text",
+    "raised_by": "text",
+    "raised": "text",
+    "contacts": "frozen<list<text>>",  # person ids, in their order
+    "within_s": "int",
+    "level": "int",  # whose turn it is: place in contacts
+    "contact": "text",
+    "due": "text",
+}
+
 
 def _accesses(
     name: str, first: Mapping[str, str], partition: int, about: str, clustering: tuple[str, ...] = ()
@@ -577,6 +599,7 @@ TABLES: tuple[Table, ...] = (
             "document_key": "text",
             "document_size": "bigint",
             "document_sha256": "text",
+            **REPORT_SAYS,
         },
         ("report_id",),
         ("version",),
@@ -597,12 +620,42 @@ TABLES: tuple[Table, ...] = (
             "document_key": "text",
             "document_size": "bigint",
             "document_sha256": "text",
+            **REPORT_SAYS,
         },
         ("study_uid",),
         ("report_id", "version"),
         frozenset({"version"}),
         source="reports",
         about="The reports of a study, all versions.",
+    ),
+    Table(
+        "criticals",
+        {
+            "report_id": "text",
+            "version": "int",
+            **CRITICAL_COLUMNS,
+            "clinician": "text",
+            "recorded_by": "text",
+            "channel": "text",
+            "acknowledged": "text",
+            "bucket": "text",
+            "document_key": "text",
+            "document_sha256": "text",
+        },
+        ("report_id",),
+        ("version",),
+        frozenset({"version"}),
+        source="reports",
+        about="The critical results of a report; document_key: what was read back.",
+    ),
+    Table(
+        "criticals_open",
+        {"reports_partition": "int", "report_id": "text", "version": "int", **CRITICAL_COLUMNS},
+        ("reports_partition",),
+        ("report_id", "version"),
+        source="reports",
+        about="Critical results that nobody has read back, by the partition of the topic: timers of the worker. A row"
+        " without contacts is one that was read back while it was passed on.",
     ),
     _accesses("accesses_by_study", {"study_uid": "text", "access_id": "text"}, 1, "Who saw a study"),
     _accesses(

@@ -35,7 +35,7 @@ TOPICS: tuple[Topic, ...] = (
     _t("study.corrections", "StudyInstanceUID", "What people corrected, reassigned, rejected or restored."),
     _t("orders", "order id", "Orders and performed procedure steps."),
     _t("people", "person id", "Staff, their roles and sites."),
-    _t("reports", "report id", "Versions of reports and their delivery."),
+    _t("reports", "report id", "Versions of reports, their critical results and their delivery."),
     _t("reading", "StudyInstanceUID", "Reading requests, assignments and second opinions."),
     _t("accesses", "StudyInstanceUID, or search id", "Who looked at what, when and why."),
     _t("patients", "patient key", "Patients seen, linked and unlinked."),

@@ -21,6 +21,7 @@ Words = Mapping[str, tuple[str, str]]
 ROLES: Words = {
     "technician": ("فنّي أشعة", "a radiographer"),
     "radiologist": ("طبيب أشعة", "a radiologist"),
+    "resident": ("طبيب أشعة مقيم", "a resident in radiology"),
     "doctor": ("طبيب", "a doctor"),
     "patient": ("صاحب الملف", "the patient"),
     "administrator": ("مسؤول نظام الأشعة", "an administrator of the archive"),

@@ -1,9 +1,12 @@
-"""report.issued → versions of a report, and the reports of each study it covers."""
+"""report.issued → versions of a report, the reports of each study it covers; report.critical-… → who is to be told."""
 
 from __future__ import annotations
 
-from schemas.events import ReportIssued
-from schemas.tables import Upsert, Write
+from collections.abc import Mapping
+from typing import Any
+
+from schemas.events import CriticalAcknowledged, CriticalEscalated, CriticalRaised, ReportIssued
+from schemas.tables import Delete, Upsert, Write
 from streams.facts import Fact
 
 
@@ -17,6 +20,11 @@ def issued(fact: Fact, event: ReportIssued) -> list[Write]:
         "document_key": event.document_key,
         "document_size": event.document_size,
         "document_sha256": event.document_sha256,
+        "author": event.author,
+        "signed_by": event.signed_by,
+        "signed": event.signed or "",
+        "critical": event.critical,
+        "source_sop_uid": event.source_sop_uid or "",
     }
     version = {"report_id": event.report_id, "version": event.version}
     writes: list[Write] = [Upsert("reports", version, {**columns, "study_uids": list(event.study_uids)}, fact.offset)]
@@ -26,3 +34,51 @@ def issued(fact: Fact, event: ReportIssued) -> list[Write]:
             key = {"person_id": named.person_id, "report_id": event.report_id, "study_uid": uid}
             writes.append(Upsert("studies_by_reporter", key, {"relation": named.relation}, fact.offset))
     return writes
+
+
+def critical_raised(fact: Fact, event: CriticalRaised) -> list[Write]:
+    """It waits for the first contact."""
+    columns = {
+        "critical_id": event.critical_id,
+        "study_uids": list(event.study_uids),
+        "site": event.site,
+        "raised_by": event.raised_by,
+        "raised": event.raised,
+        "contacts": list(event.contacts),
+        "within_s": event.within_s,
+        "level": 0,
+        "contact": event.contacts[0] if event.contacts else "",
+        "due": event.due,
+    }
+    return _both(fact, event, columns)
+
+
+def critical_escalated(fact: Fact, event: CriticalEscalated) -> list[Write]:
+    """It waits for another one."""
+    return _both(fact, event, {"level": event.level, "contact": event.contact, "due": event.due})
+
+
+def critical_acknowledged(fact: Fact, event: CriticalAcknowledged) -> list[Write]:
+    """It waits no more."""
+    columns = {
+        "clinician": event.clinician,
+        "recorded_by": event.recorded_by,
+        "channel": event.channel,
+        "acknowledged": event.acknowledged,
+        "bucket": event.bucket,
+        "document_key": event.document_key,
+        "document_sha256": event.document_sha256,
+    }
+    key = {"report_id": event.report_id, "version": event.version}
+    return [
+        Upsert("criticals", key, columns, fact.offset),
+        Delete("criticals_open", {"reports_partition": fact.partition, **key}, fact.offset),
+    ]
+
+
+def _both(fact: Fact, event: CriticalRaised | CriticalEscalated, columns: Mapping[str, Any]) -> list[Write]:
+    key = {"report_id": event.report_id, "version": event.version}
+    return [
+        Upsert("criticals", key, columns, fact.offset),
+        Upsert("criticals_open", {"reports_partition": fact.partition, **key}, columns, fact.offset),
+    ]

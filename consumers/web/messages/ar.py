@@ -210,6 +210,7 @@ MESSAGES: Mapping[str, str] = {
     # ---- الأدوار والأغراض والنتائج والأفعال
     "role.technician": "فني أشعة",
     "role.radiologist": "طبيب أشعة",
+    "role.resident": "طبيب أشعة مقيم",
     "role.doctor": "طبيب",
     "role.patient": "مريض",
     "role.administrator": "مسؤول الأرشيف",
@@ -222,6 +223,7 @@ MESSAGES: Mapping[str, str] = {
     "role.local": "هذا الجهاز",
     "role-of.technician": "فني أشعة",
     "role-of.radiologist": "طبيب أشعة",
+    "role-of.resident": "طبيب أشعة مقيم",
     "role-of.doctor": "طبيب",
     "role-of.patient": "المريض نفسه",
     "role-of.administrator": "مسؤول الأرشيف",

@@ -211,6 +211,7 @@ MESSAGES: Mapping[str, str] = {
     # ---- roles, purposes, outcomes, actions
     "role.technician": "Technician",
     "role.radiologist": "Radiologist",
+    "role.resident": "Resident in radiology",
     "role.doctor": "Doctor",
     "role.patient": "Patient",
     "role.administrator": "PACS administrator",
@@ -223,6 +224,7 @@ MESSAGES: Mapping[str, str] = {
     "role.local": "This machine",
     "role-of.technician": "A technician",
     "role-of.radiologist": "A radiologist",
+    "role-of.resident": "A resident in radiology",
     "role-of.doctor": "A doctor",
     "role-of.patient": "The patient",
     "role-of.administrator": "A PACS administrator",

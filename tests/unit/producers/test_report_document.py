@@ -93,9 +93,12 @@ def test_ids() -> None:
 
 def test_the_kept_document() -> None:
     sent = parse(document(meta={"source": "ris"}, result=1.50))
-    data = versioned(sent, report_id="R", version=3, issued="2025-01-01T00:00:00.000000Z")
+    data = versioned(sent, report_id="R", version=3, recorded="2025-01-01T00:00:00.000000Z")
     kept = json.loads(data)
-    assert (kept["id"], kept["meta"]) == ("R", {"source": "ris", "versionId": "3"})
+    assert (kept["id"], kept["meta"]) == (
+        "R",
+        {"source": "ris", "versionId": "3", "lastUpdated": "2025-01-01T00:00:00.000000Z"},
+    )
     assert kept["issued"] == "2025-01-01T00:00:00.000000Z"
     assert kept["conclusion"] == "CANARY"
     assert parse(data).study_uids == sent.study_uids
@@ -103,13 +106,13 @@ def test_the_kept_document() -> None:
 
 def test_numbers_keep_their_digits() -> None:
     data = document().replace(b'"CANARY"', b'"x", "value": 1.50, "big": 12345678901234567890.10')
-    kept = versioned(parse(data), report_id="R", version=1, issued="i")
+    kept = versioned(parse(data), report_id="R", version=1, recorded="i")
     assert b"1.50" in kept
     assert b"12345678901234567890.10" in kept
 
 
 def test_same_content() -> None:
-    kept = parse(versioned(parse(document()), report_id="R", version=1, issued="2025-01-01T00:00:00Z"))
+    kept = parse(versioned(parse(document()), report_id="R", version=1, recorded="2025-01-01T00:00:00Z"))
     assert same_content(parse(document()), kept)
     assert same_content(parse(document(id="other", meta={"versionId": "9"})), kept)
     assert not same_content(parse(document(conclusion="another")), kept)

@@ -17,7 +17,7 @@ from infra.chain import ChainedLog
 from infra.http_door import HttpDoor, compose
 from infra.memory import MemoryLog, MemoryObjects
 from infra.settings import Settings
-from producers import reports
+from producers import report_door, reports
 from producers.reports import event_id
 from schemas.envelope import decode
 from schemas.events import ReportIssued
@@ -35,7 +35,7 @@ class World:
         self.settings = Settings(home=folder, loopback_role="local")
         self.chain = ChainedLog(self.log, folder / "chain", "/api/LOCAL/1", backlog_max=100, anchors=None)
         door = HttpDoor(self.settings, log=self.log, chain=self.chain, objects=self.objects)
-        self.app: FastAPI = compose(door, [reports.register])
+        self.app: FastAPI = compose(door, [report_door.register])
 
     def request(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
         async def send() -> httpx.Response:
@@ -150,7 +150,7 @@ def test_a_document_without_its_event_gets_one_when_it_is_sent_again(world: Worl
     world.post(document(id=ID))
     lost = World(world.settings.home / "other")
     door = HttpDoor(lost.settings, log=lost.log, chain=lost.chain, objects=world.objects)
-    lost.app = compose(door, [reports.register])
+    lost.app = compose(door, [report_door.register])
     assert told(lost.post(document(id=ID))) == (200, ID, 1)
     ((id, event),) = lost.events()
     assert (id, event) == world.events()[0]
@@ -191,4 +191,4 @@ def test_what_is_no_report(world: World) -> None:
 
 
 def test_too_long(world: World) -> None:
-    assert world.post(bytes(reports.BODY_BYTES_MAX + 1)).status_code == 413
+    assert world.post(bytes(report_door.BODY_BYTES_MAX + 1)).status_code == 413
