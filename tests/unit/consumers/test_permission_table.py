@@ -14,11 +14,7 @@ from fastapi.routing import APIRoute
 
 from infra.http_caller import permission_of
 from infra.http_door import HttpDoor
-<<<<<<< HEAD
-from producers import corrections, links, people, reports, treating
-=======
-from producers import corrections, people, report_door, treating
->>>>>>> abefc5a (feat(reports): signatures, residents, critical results; what a report says as a pure module)
+from producers import corrections, links, people, report_door, treating
 from producers.stow import app as stow
 from schemas.caller import Caller
 from schemas.events import AccessDenied, TreatingStated
@@ -65,11 +61,7 @@ def caller(role: Role, own: Target) -> Caller:
     )
 
 
-<<<<<<< HEAD
-ROOMS = (stow.register, reports.register, corrections.register, treating.register, people.register, links.register)
-=======
-ROOMS = (stow.register, report_door.register, corrections.register, treating.register, people.register)
->>>>>>> abefc5a (feat(reports): signatures, residents, critical results; what a report says as a pure module)
+ROOMS = (stow.register, report_door.register, corrections.register, treating.register, people.register, links.register)
 
 
 def test_the_table_holds_at_every_door(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The life of a report: who signs, what waits, what a second writer is told; critical results, and reading them back."""
+"""The life of a report: who signs, what waits, a second writer; critical results until they are read back."""
 
 from __future__ import annotations
 
