@@ -18,7 +18,7 @@ Kind = Literal["topic", "group", "cluster"]
 EVERYTHING = tuple(t.name.removeprefix(PREFIX) for t in TOPICS)
 # Topics a role's process publishes to, without `sijil.`
 WRITES: Mapping[Role, tuple[str, ...]] = {
-    "gateway": ("study.arrivals", "accesses"),
+    "gateway": ("study.arrivals", "orders", "accesses"),
     "api": (
         "study.arrivals",
         "study.corrections",

@@ -6,7 +6,7 @@ from typing import Final
 
 from infra.conformance import Service
 from producers.commitment.transaction import PUSH_MODEL, REASONS
-from producers.dicom import commitment
+from producers.dicom import commitment, performed_step
 from producers.refusals import OUT_OF_RESOURCES, PROCESSING_FAILURE, REFUSALS, SUCCESS
 from producers.stow import commitment as web_commitment
 
@@ -44,6 +44,19 @@ SERVICES: Final = (
             "Copies that conflict are all kept, so they are committed.",
             "Instances are kept for the retention period, at least `SIJIL_RETENTION_YEARS` years, under Object Lock.",
             "Storage Media File-Set ID and UID are not supported.",
+        ),
+    ),
+    Service(
+        "Modality Performed Procedure Step",
+        "PS3.4 Annex F",
+        "SCP",
+        "N-CREATE and N-SET are answered when what they say is durable. Attributes of type 1 are checked at N-CREATE,"
+        " end date and time at the N-SET that ends a step; other attributes, also private ones, are kept as they came.",
+        performed_step.STATUSES,
+        notes=(
+            "A step belongs to the studies of its Scheduled Step Attributes Sequence, and to orders by study UID or by"
+            " (site, accession number). N-SET may come as often as a device likes until COMPLETED or DISCONTINUED.",
+            "N-GET (MPPS Retrieve) and MPPS Notification are not supported.",
         ),
     ),
     Service(

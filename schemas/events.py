@@ -395,6 +395,46 @@ class PersonLeft(_Person, frozen=True, kw_only=True):
     TYPE = "person.left.v1"
 
 
+# ------------------------------------------------------------------------------------------------ orders: steps
+
+
+class _Step(Event, frozen=True, kw_only=True):
+    """A performed procedure step (MPPS, PS3.4 Annex F), keyed by its own UID: a device does not know order ids. Whose
+    it is, its accession numbers and what it lists are in the document.
+    """
+
+    TOPIC = "orders"
+    step_uid: Uid
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    study_uids: Annotated[list[Uid], msgspec.Meta(min_length=1, max_length=16)]
+    site: Site
+    station_ae: Annotated[str, msgspec.Meta(max_length=16)]
+    modality: Annotated[str, msgspec.Meta(max_length=16)]
+    recorded: Time
+    bucket: Bucket
+    document_key: Key
+    document_size: Count
+    document_sha256: Sha256
+
+    def key(self) -> str:
+        return self.step_uid
+
+
+class StepStarted(_Step, frozen=True, kw_only=True):
+    """A device has begun an examination."""
+
+    TYPE = "order.step-started.v1"
+
+
+class StepEnded(_Step, frozen=True, kw_only=True):
+    """A device has ended an examination, and says which instances it made."""
+
+    TYPE = "order.step-ended.v1"
+    outcome: Annotated[str, msgspec.Meta(pattern=r"^(completed|discontinued)$")]
+    series: Count
+    instances: Annotated[int, msgspec.Meta(ge=0, description="listed; 0 where the device lists none")]
+
+
 # ------------------------------------------------------------------------------------------------ archive
 
 
@@ -649,6 +689,8 @@ EVENTS: tuple[type[Event], ...] = (
     PersonRegistered,
     PersonChanged,
     PersonLeft,
+    StepStarted,
+    StepEnded,
     PackArchived,
     ReportIssued,
     CriticalRaised,

@@ -762,6 +762,35 @@ TABLES: tuple[Table, ...] = (
         about="Who has ever been of a site; whether they still are stands in people.",
     ),
     Table(
+        "steps_by_study",
+        {
+            "study_uid": "text",
+            "step_uid": "text",
+            "status": "text",
+            "site": "text",
+            "station_ae": "text",
+            "modality": "text",
+            "started": "text",
+            "ended": "text",
+            "instances": "int",
+            "sops": "blob",  # hashes of the listed instances' UIDs (streams.pack_rows.sop_hash), one behind the other
+            "document_key": "text",
+        },
+        ("study_uid",),
+        ("step_uid",),
+        source="orders",
+        about="Performed procedure steps of a study: in-progress, completed or discontinued, and what they list.",
+    ),
+    Table(
+        "steps_by_accession",
+        {"site": "text", "accession": "text", "step_uid": "text", "study_uid": "text", "status": "text"},
+        ("site", "accession"),
+        ("step_uid",),
+        source="orders",
+        about="Performed procedure steps by the site's accession number, for orders whose device uses a study UID of"
+        " its own.",
+    ),
+    Table(
         "pending_studies",
         {
             "arrivals_partition": "int",

@@ -35,6 +35,8 @@ from schemas.events import (
     PersonLeft,
     PersonRegistered,
     ReportIssued,
+    StepEnded,
+    StepStarted,
     StudyCompleted,
     StudyCorrected,
     StudyReassigned,
@@ -47,7 +49,7 @@ from schemas.events import (
 from schemas.tables import Write
 from schemas.topics import TOPICS, topic_of
 from streams.facts import Fact
-from streams.projections import accesses, archive, lifecycle, patients, people, rejections, reports
+from streams.projections import accesses, archive, lifecycle, patients, people, rejections, reports, steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ class Wanted:
 
     kind: str
     """`person`: patient and study as a pack's manifest has them (StudyPart); `shown`: an access list (list[Shown]);
-    `correction`: what was decided (schemas.corrections.Document); `note`: the manifest of a rejection note (Manifest).
+    `correction`: what was decided (schemas.corrections.Document); `note`: the manifest of a rejection note (Manifest);
+    `step`: what a device says of its examination (schemas.steps.StepDocument).
     """
     key: str
     bucket: str = ""
@@ -84,6 +87,8 @@ PROJECT: Mapping[type[Event], Project] = {
     PersonChanged: people.stated,
     PersonLeft: people.stated,
     PackArchived: archive.archived,
+    StepStarted: steps.started,
+    StepEnded: steps.ended,
     ReportIssued: reports.issued,
     CriticalRaised: reports.critical_raised,
     CriticalEscalated: reports.critical_escalated,
@@ -116,6 +121,8 @@ def wanted(event: Event) -> Wanted | None:
             return Wanted("note", key, event.bucket, sha256)
         case ConflictResolved() | StudyCorrected() | StudyReassigned() | StudyRejected() | StudyRestored():
             return Wanted("correction", event.document_key or "", event.bucket, event.document_sha256 or "")
+        case StepStarted() | StepEnded():
+            return Wanted("step", event.document_key, event.bucket, event.document_sha256)
         case _:
             return None
 

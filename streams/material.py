@@ -21,6 +21,7 @@ from schemas.corrections import Document, decode_document
 from schemas.errors import Invalid, NotFound
 from schemas.events import Event, PackStored, Shown
 from schemas.pack import Manifest, decode_manifest
+from schemas.steps import StepDocument, decode_step
 from streams.dispatch import Wanted, wanted
 from streams.facts import Fact
 from streams.pack_rows import StudyPart
@@ -77,7 +78,7 @@ class Material:
             raise TypeError("only a pack has a manifest")
         return await self._fetch(event.bucket, event.manifest_key, "manifest-missing", lambda d: _checked(event, d))
 
-    async def _wanted(self, want: Wanted | None) -> StudyPart | list[Shown] | Manifest | Document | None:
+    async def _wanted(self, want: Wanted | None) -> StudyPart | list[Shown] | Manifest | Document | StepDocument | None:
         if want is None:
             return None
         if want.kind == "correction":
@@ -88,6 +89,8 @@ class Material:
             return await self._fetch(
                 want.bucket, want.key, "manifest-missing", lambda d: decode_manifest(_same(want, d))
             )
+        if want.kind == "step":
+            return await self._fetch(want.bucket, want.key, "step-missing", lambda d: decode_step(_same(want, d)))
         if want.kind == "shown":
             return await self._fetch(
                 want.bucket or self._documents, want.key, "access-list-missing", lambda d: _decode_shown(_same(want, d))
