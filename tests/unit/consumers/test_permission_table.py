@@ -32,7 +32,7 @@ def archive_of(folder: Path) -> tuple[MemoryArchive, Target, Target]:
     """Two studies of two sites and patients, with a report each; the person treats the first patient."""
     archive = MemoryArchive()
     # How often one may ask is not what this is about: one person asks as every role
-    archive.settings = replace(archive.settings, home=folder, rate_changes=0.0)
+    archive.settings = replace(archive.settings, home=folder, rate_changes=0.0, rate_anonymous=0.0, rate_logins=0.0)
     targets = []
     for n, (site, report) in enumerate(zip((OWN_SITE, OTHER_SITE), REPORTS, strict=True), start=1):
         uid = f"1.2.{n}"
