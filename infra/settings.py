@@ -51,6 +51,9 @@ class Settings:
     )
     critical_minutes: int = _s(60, "how long each contact of a critical result has to read it back")
     time_zone: str = _s("Africa/Cairo", "time zone of the times that pages show (IANA name)")
+    letterhead_dir: str = _s(
+        "", "folder of the sites' letterheads for printed reports, <SITE>.toml; empty: <home>/letterheads"
+    )
     loopback_role: str = _s(
         "", "role of callers from this machine without credentials (local: everything); empty: nobody is let in so"
     )
@@ -263,6 +266,11 @@ class Settings:
     def chain(self, role: str) -> Path:
         """The folder of this process's event chain (journal and head)."""
         return self.home / "data" / "chain" / role
+
+    @property
+    def letterheads(self) -> Path:
+        """Where the sites' letterheads are."""
+        return Path(self.letterhead_dir) if self.letterhead_dir else self.home / "letterheads"
 
     @property
     def quarantine(self) -> Path:

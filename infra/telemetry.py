@@ -40,7 +40,17 @@ FIELDS: Final = frozenset(f"{_IDS} {_PLACES} {_FIGURES}".split())
 PLAIN: Final = ("aiokafka", "uvicorn.error")
 """Loggers of libraries whose arguments are addresses, topics and offsets."""
 
-SILENT: Final = ("pydicom", "pynetdicom", "uvicorn.access", "httpx", "httpcore", "botocore", "urllib3")
+SILENT: Final = (
+    "pydicom",
+    "pynetdicom",
+    "uvicorn.access",
+    "httpx",
+    "httpcore",
+    "botocore",
+    "urllib3",
+    "fpdf",
+    "fontTools",
+)
 """Loggers of libraries that see data sets, query strings or keys: their lines are only counted."""
 
 LIBRARY_LINES: Final = Counter("sijil_library_log_lines", "Log lines of libraries whose text is withheld", ["library"])

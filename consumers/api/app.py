@@ -30,6 +30,7 @@ from consumers.api.routes import (
     emergency,
     papers,
     people,
+    printed,
     rendered,
     retrieve,
     search,
@@ -92,6 +93,7 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     retrieve.add(guard, room, Headers(packs), packs)
     rendered.add(guard, room, Renderer(packs, decoders))
     papers.add(guard, room)
+    printed.add(app, guard, room, decoders)
     accesses.add(guard, room)
     audit_events.add(guard, room)
     corrections.add(guard, room)

@@ -19,6 +19,7 @@ from prometheus_client import Counter, Gauge
 from consumers.api import decoding
 from consumers.api.look import Look
 from consumers.api.wado import NotAcceptable
+from consumers.report_pdf.sheet import Sheet
 from schemas.errors import Overloaded, Transient
 
 WORKERS = 2
@@ -81,6 +82,21 @@ class Decoders:
     async def rendered(self, part10: bytes, frame: bytes | None, number: int, look: Look) -> bytes:
         """An image of a frame, from 0, as `image.render` takes it. Raises as `explicit`."""
         return await self._run(decoding.rendered, part10, frame, number, look)
+
+    async def printed(self, sheet: Sheet) -> bytes:
+        """A report's PDF: fractions of a second of work that the door's own loop is spared.
+
+        Raises Overloaded when too much waits, Transient when it cannot be made now.
+        """
+        if self._waiting >= WAITING_MAX:
+            raise Overloaded("too much waits to be decoded or printed", 2.0)
+        self._waiting += 1
+        try:
+            return await self._pool.run(decoding.printed, sheet)
+        except (BrokenProcessPool, TimeoutError) as e:
+            raise Transient("the report could not be printed now") from e
+        finally:
+            self._waiting -= 1
 
     def close(self) -> None:
         """End the processes."""

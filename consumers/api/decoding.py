@@ -19,6 +19,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless
 
 from consumers.api import image
 from consumers.api.look import Look
+from consumers.report_pdf.sheet import Sheet
 from infra.process import die_with_parent
 
 OUTPUT_MAX = 512 << 20
@@ -63,6 +64,13 @@ def jpeg2000(part10: bytes) -> bytes:
         return _written(ds)
 
     return _guarded(work)
+
+
+def printed(sheet: Sheet) -> bytes:
+    """A report's PDF."""
+    from consumers.report_pdf.page import render  # fonts and shaping: only where one is made
+
+    return render(sheet)
 
 
 def frames(part10: bytes, numbers: Sequence[int]) -> list[bytes]:

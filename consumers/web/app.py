@@ -8,14 +8,25 @@ from fastapi import FastAPI
 
 from consumers.web.faces import Faces
 from consumers.web.frame import Frame
-from consumers.web.routes import administrator, arrivals, correcting, emergency, home, login, officer, patients, studies
+from consumers.web.routes import (
+    administrator,
+    arrivals,
+    correcting,
+    emergency,
+    home,
+    login,
+    officer,
+    patients,
+    studies,
+    verify,
+)
 from infra.http_door import HttpDoor
 
 
 def register(app: FastAPI, door: HttpDoor) -> None:
     """Add the pages to the door."""
     frame = Frame(app, door.settings)
-    for pages in (home, arrivals, studies, correcting, patients, administrator, officer, emergency):
+    for pages in (home, arrivals, studies, correcting, patients, administrator, officer, emergency, verify):
         pages.add(frame)
     door.identity.form = partial(login.form, frame)
     app.add_middleware(Faces, frame=frame)

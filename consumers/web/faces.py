@@ -22,6 +22,7 @@ from schemas.identity import check_uid
 from schemas.roles import Permission
 
 PREFIX = "/web/"
+PREFIXES = (PREFIX, "/verify/")
 LOGIN = "/login"
 ALONE = frozenset({"/", LOGIN, "/login/callback", "/logout", "/oidc/authorize"})
 """Other addresses that people meet."""
@@ -46,7 +47,7 @@ class Faces:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"] if scope["type"] == "http" else ""
-        if not (path.startswith(PREFIX) or path in ALONE):
+        if not (path.startswith(PREFIXES) or path in ALONE):
             await self.app(scope, receive, send)
             return
         held: Message | None = None

@@ -74,7 +74,7 @@ def _add_reports(guard: Guard, room: Room) -> None:
         uid = ask.uid("study")
         owner, rows = await room.with_owner(uid, queries.reports_of(uid))
         current = _current(rows)
-        documents = await asyncio.gather(*(_document(room, r) for r in current))
+        documents = await asyncio.gather(*(document_of(room, r) for r in current))
         reports = [
             {
                 "report_id": row["report_id"],
@@ -89,13 +89,10 @@ def _add_reports(guard: Guard, room: Room) -> None:
         return _json(OfStudy(uid, owner), {"study_uid": uid, "reports": reports})
 
     async def report(ask: Ask) -> Answer:
-        return await _report(room, queries.report(_report_id(ask)))
+        return await _report(room, queries.report(report_id_of(ask)))
 
     async def report_version(ask: Ask) -> Answer:
-        number = ask.part("version")
-        if not (number.isascii() and number.isdigit() and 0 < int(number) < 1 << 31):
-            raise Invalid("report-version", "versions are numbers from 1")
-        return await _report(room, queries.report_version(_report_id(ask), int(number)))
+        return await _report(room, queries.report_version(report_id_of(ask), version_of(ask)))
 
     guard.get(
         "/studies/{study}/reports",
@@ -127,7 +124,7 @@ async def _report(room: Room, select: Any) -> Answer:
     if not rows:
         raise NotFound("this report is not in the archive, or not yet searchable")
     row = rows[0]
-    document = await _document(room, row)
+    document = await document_of(room, row)
     pairs = await room.owners(row["study_uids"] or ())
     about = OfStudy(*pairs[0]) if len(pairs) == 1 else OfSearch({"report_id": (row["report_id"],)}, pairs)
     headers = {"ETag": f'W/"{row["version"]}"', "Sijil-Report-Status": row["status"]}
@@ -143,18 +140,28 @@ def _current(rows: Iterable[Row]) -> list[Row]:
     return sorted(newest.values(), key=lambda r: (r["issued"], r["report_id"]), reverse=True)
 
 
-async def _document(room: Room, row: Row) -> msgspec.Raw:
+async def document_of(room: Room, row: Row) -> msgspec.Raw:
+    """The document of a row, as its event has it. Raises NotFound, Transient, Defect."""
     data = await asyncio.to_thread(room.objects.get, row["bucket"], row["document_key"])
     if hashlib.sha256(data).hexdigest() != row["document_sha256"]:
         raise Defect(f"report document {row['document_key']} has not the checksum of its event")
     return msgspec.Raw(data)
 
 
-def _report_id(ask: Ask) -> str:
+def report_id_of(ask: Ask) -> str:
+    """The part `report` of the path. Raises Invalid(`report-id`)."""
     value = ask.part("report")
     if not _UUID.match(value):
         raise Invalid("report-id", "a report's id is a UUID")
     return value
+
+
+def version_of(ask: Ask) -> int:
+    """The part `version` of the path. Raises Invalid(`report-version`)."""
+    number = ask.part("version")
+    if not (number.isascii() and number.isdigit() and 0 < int(number) < 1 << 31):
+        raise Invalid("report-version", "versions are numbers from 1")
+    return int(number)
 
 
 # ------------------------------------------------------------------------------------------------ a patient

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ EVIL = "<script>alert(1)</script>\"'^<img src=x onerror=alert(2)>"
 STUDY, OTHER = "1.2.3", "1.2.4"
 KEY = patient_key(SECRET, patient_id="P-77", issuer="LOCAL", birth_date="19800101", sex="F", study_uid=STUDY).value
 REPORT = "00000000-0000-4000-8000-000000000001"
+DOCUMENT = '{"resourceType":"DiagnosticReport","code":{"text":"CT"},"conclusion":"<b onclick=x>لا شيء</b>"}'.encode()
+MARK = hashlib.sha256(DOCUMENT).hexdigest()[:16]
 PAGES = (
     "/",
     "/web/studies",
@@ -51,6 +54,8 @@ PAGES = (
     "/web/accesses?list=actor",
     f"/web/accesses?list=study&study={STUDY}",
     f"/web/accesses?list=patient&patient={KEY}",
+    f"/verify/{REPORT}/1/{MARK}",
+    f"/verify/{REPORT}/1/0123456789abcdef",
 )
 
 
@@ -79,8 +84,7 @@ def archive() -> MemoryArchive:
     archive = MemoryArchive()
     archive.store([part10("1.2.3.1.1"), part10("1.2.3.1.2")])
     archive.store([part10("1.2.4.1.1", study=OTHER, series="1.2.4.1", PatientName=EVIL, StudyDescription=EVIL)])
-    document = '{"resourceType":"DiagnosticReport","code":{"text":"CT"},"conclusion":"<b onclick=x>لا شيء</b>"}'
-    archive.report(document.encode(), [STUDY], report_id=REPORT)
+    archive.report(DOCUMENT, [STUDY], report_id=REPORT)
     month, day = f"{clock.now():%Y%m}", f"{clock.now():%Y%m%d}"
     rejection = {"reason": "truncated", "site": "LOCAL", "door": "dimse", "received": clock.rfc3339(clock.now())}
     conflict = {"first_sha256": "ab" * 32, "second_sha256": "cd" * 32, "reason": "content-differs"}

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from typing import Any
 
+import pypdfium2
 import pytest
 
 from consumers.api.status import State, state
@@ -159,3 +160,44 @@ def test_conflicts_and_rejections(archive: MemoryArchive) -> None:
     assert rejection["reason"] == "not-dicom"
     assert archive.get("/rejections?day=today").status_code == 400
     assert archive.get("/rejections").json() == {"rejections": []}
+
+
+# ------------------------------------------------------------------------------------------------ printed
+
+
+def _verified(archive: MemoryArchive, version: int, mark: str) -> dict[str, Any]:
+    found: dict[str, Any] = archive.get(f"/reports/{REPORT}/versions/{version}/verification?mark={mark}").json()
+    return found
+
+
+def test_a_report_as_pdf_with_an_access_event_before_it(archive: MemoryArchive) -> None:
+    archive.report(b'{"conclusion":"one"}', ["1.2.3"], report_id=REPORT)
+    archive.report(DOCUMENT, ["1.2.3"], report_id=REPORT, version=2)
+    answer = archive.get(f"/reports/{REPORT}/pdf")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/pdf")
+    page = pypdfium2.PdfDocument(answer.content)[0].get_textpage().get_text_bounded()
+    assert "لا توجد علامات حادة" in page
+    assert "منى حسن" in page
+    assert f"http://sijil.test/verify/{REPORT}/2/{hashlib.sha256(DOCUMENT).hexdigest()[:16]}" in page
+    (granted,) = archive.journal.events(AccessGranted)
+    assert (granted.action, granted.study_uid) == ("read-report", "1.2.3")
+    old = archive.get(f"/reports/{REPORT}/versions/1/pdf?lang=en")
+    assert "This is an old version" in pypdfium2.PdfDocument(old.content)[0].get_textpage().get_text_bounded()
+    assert archive.get(f"/reports/{OTHER}/pdf").status_code == 404
+    assert archive.get(f"/reports/{REPORT}/versions/3/pdf").status_code == 404
+    assert archive.get(f"/reports/{REPORT}/pdf?lang=fr").status_code == 400
+
+
+def test_a_printed_report_is_verified_by_its_fingerprint(archive: MemoryArchive) -> None:
+    one, two = b'{"conclusion":"one"}', DOCUMENT
+    archive.report(one, ["1.2.3"], report_id=REPORT)
+    archive.report(two, ["1.2.3"], report_id=REPORT, version=2)
+    marks = {n: hashlib.sha256(d).hexdigest()[:16] for n, d in ((1, one), (2, two))}
+    found = _verified(archive, 2, marks[2])
+    assert (found["matches"], found["current"], found["status"], found["site"]) == (True, True, "final", "LOCAL")
+    old = _verified(archive, 1, marks[1])
+    assert (old["matches"], old["current"], old["current_version"]) == (True, False, 2)
+    for version, mark in ((1, marks[2]), (3, marks[2]), (2, ""), (2, marks[2][:8]), (2, "%20" * 8)):
+        assert _verified(archive, version, mark) == {"matches": False}
+    nobody = f"/reports/{OTHER}/versions/1/verification?mark={marks[1]}"
+    assert archive.get(nobody).json() == {"matches": False}

@@ -1,0 +1,189 @@
+"""What is printed of a report, as plain values: from its document, its study's answer and the site's letterhead. Pure.
+
+Nothing is decided here about who may see it: whoever calls has been let in (`consumers.api.guard`), or delivers.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from consumers.report_pdf.letterhead import Lang, Letterhead
+from consumers.report_pdf.words import word
+
+MARK_LETTERS: Final = 16
+"""So many hexadecimal digits of a document's SHA-256 are printed: 64 bits, to be compared and not to be guessed."""
+_BREAK: Final = re.compile(r"<\s*(?:br|/p|/div|/li|/tr|/h[1-6])\b[^>]*>", re.IGNORECASE)
+_TAG: Final = re.compile(r"<[^>]*>")
+_BLANKS: Final = re.compile(r"[ \t\r\f\v]+")
+_DA: Final = re.compile(r"(\d{4})(\d{2})(\d{2})\Z", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report. `weighty`: what is read first."""
+
+    heading: str
+    text: str
+    weighty: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What a printed report says."""
+
+    lang: Lang
+    letterhead: Letterhead
+    site: str
+    title: str
+    notices: tuple[str, ...]
+    """Why it is not to be taken for the last word; none for one that is."""
+    facts: tuple[tuple[str, str], ...]
+    """(label, value)."""
+    sections: tuple[Section, ...]
+    signatures: tuple[str, ...]
+    version: int
+    mark: str
+    verify_url: str
+    issued: str
+    """RFC 3339: of the file's own date, so that the same report gives the same bytes."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What the archive knows of a version beside its document."""
+
+    report_id: str
+    version: int
+    current_version: int
+    status: str
+    site: str
+    issued: str
+    sha256: str
+    """Of the document."""
+
+
+def sheet_of(
+    document: Mapping[str, Any],
+    study: Mapping[str, Any],
+    about: About,
+    letterhead: Letterhead,
+    *,
+    base_url: str,
+    lang: Lang,
+    zone: ZoneInfo,
+) -> Sheet:
+    """`study` is the study's answer as DICOM JSON (PS3.18 §F), corrections laid over; `base_url` that of the door."""
+    notices = [word(f"status.{about.status}", lang)]
+    if about.version < about.current_version:
+        notices.insert(0, word("superseded", lang))
+    mark = about.sha256[:MARK_LETTERS]
+    return Sheet(
+        lang=lang,
+        letterhead=letterhead,
+        site=about.site,
+        title=_concept(document.get("code")) or _text(study, "00081030") or word("report", lang),
+        notices=tuple(filter(None, notices)),
+        facts=tuple((word(k, lang), v) for k, v in _facts(study, about, lang, zone) if v),
+        sections=tuple(_sections(document, lang)),
+        signatures=tuple(_signatures(document)),
+        version=about.version,
+        mark=mark,
+        verify_url=f"{base_url.rstrip('/')}/verify/{about.report_id}/{about.version}/{mark}",
+        issued=about.issued,
+    )
+
+
+def _facts(study: Mapping[str, Any], about: About, lang: Lang, zone: ZoneInfo) -> Iterable[tuple[str, str]]:
+    sex = _text(study, "00100040")
+    modalities = [str(v) for v in study.get("00080061", {}).get("Value", ())]
+    examination = " · ".join(filter(None, ("/".join(modalities), _text(study, "00081030"))))
+    examined = " ".join(filter(None, (_day(_text(study, "00080020")), _clock(_text(study, "00080030")))))
+    yield "name", _person(study, "00100010", lang)
+    yield "id", _text(study, "00100020")
+    yield "born", _day(_text(study, "00100030"))
+    yield "sex", word(f"sex.{sex}", lang) if sex in ("M", "F", "O") else ""
+    yield "examination", examination
+    yield "examined", examined
+    yield "accession", _text(study, "00080050")
+    yield "referrer", _person(study, "00080090", lang)
+    yield "issued", local(about.issued, zone)
+
+
+def _sections(document: Mapping[str, Any], lang: Lang) -> Iterable[Section]:
+    narrative = plain(str((document.get("text") or {}).get("div", "")))
+    conclusion = str(document.get("conclusion") or "").strip()
+    if narrative and narrative != conclusion:
+        yield Section(word("text", lang), narrative)
+    if conclusion:
+        yield Section(word("impression", lang), conclusion, weighty=True)
+    if codes := [c for c in map(_coded, document.get("conclusionCode") or ()) if c]:
+        yield Section(word("codes", lang), "\n".join(codes))
+
+
+def _signatures(document: Mapping[str, Any]) -> Iterable[str]:
+    for reference in document.get("resultsInterpreter") or ():
+        if name := str(reference.get("display") or "").strip():
+            yield name
+
+
+def local(moment: str, zone: ZoneInfo) -> str:
+    """`2026-01-02 10:11` of an RFC 3339 time; empty for what is none."""
+    try:
+        return f"{datetime.fromisoformat(moment).astimezone(zone):%Y-%m-%d %H:%M}"
+    except ValueError:
+        return ""
+
+
+def plain(div: str) -> str:
+    """The text of a narrative's XHTML, a line for each block."""
+    text = html.unescape(_TAG.sub("", _BREAK.sub("\n", div)))
+    lines = (_BLANKS.sub(" ", line).strip() for line in text.split("\n"))
+    return "\n".join(line for line in lines if line)
+
+
+def _concept(concept: Any) -> str:
+    if not isinstance(concept, Mapping):
+        return ""
+    displays = (c.get("display") for c in concept.get("coding") or ())
+    return str(concept.get("text") or next(filter(None, displays), "")).strip()
+
+
+def _coded(concept: Any) -> str:
+    codes = [c.get("code", "") for c in (concept or {}).get("coding") or ()]
+    return " · ".join(filter(None, (*codes, _concept(concept))))
+
+
+def _text(study: Mapping[str, Any], tag: str) -> str:
+    values = study.get(tag, {}).get("Value") or ("",)
+    return "" if values[0] is None else str(values[0])
+
+
+def _person(study: Mapping[str, Any], tag: str, lang: Lang) -> str:
+    """The group of a PN in the script that is read; names as they are spoken."""
+    found = next(iter(study.get(tag, {}).get("Value") or ()), None)
+    groups = [str(v).strip("^ ") for v in found.values()] if isinstance(found, Mapping) else []
+    arabic = [g for g in groups if any("\u0600" <= c <= "\u06ff" for c in g)]
+    others = [g for g in groups if g and g not in arabic]
+    ordered = [*arabic, *others] if lang == "ar" else [*others, *arabic]
+    return _spoken(ordered[0]) if ordered else ""
+
+
+def _spoken(group: str) -> str:
+    """family^given^middle^prefix^suffix."""
+    family, given, middle, prefix, suffix = ([p.strip() for p in group.split("^")] + [""] * 5)[:5]
+    return " ".join(filter(None, (prefix, given, middle, family, suffix)))
+
+
+def _day(text: str) -> str:
+    found = _DA.match(text)
+    return "-".join(found.groups()) if found else ""
+
+
+def _clock(text: str) -> str:
+    return f"{text[:2]}:{text[2:4]}" if len(text) >= 4 and text[:4].isascii() and text[:4].isdigit() else ""
