@@ -50,6 +50,8 @@ class Ae:
     role: str = "modality"
     issuer: str = ""
     certificate: str = ""
+    tls: bool = False
+    """Where it listens it speaks TLS."""
 
 
 def checked(ae: Ae) -> Ae:
@@ -115,8 +117,9 @@ async def read(tables: Tables) -> list[Ae]:
     """Every row, by title. Raises Transient."""
     state = tables.with_keyspace(STATE_KEYSPACE)
     rows = [row async for row in state.scan(TABLE)]
-    texts = ("site", "role", "issuer", "certificate")
-    found = [Ae(r["ae_title"], r["host"] or "", r["port"] or 0, *(r[t] or "" for t in texts)) for r in rows]
+    # A column that was added later is missing in older rows.
+    known = [{name: value for name, value in row.items() if value is not None} for row in rows]
+    found = [Ae(**{"host": "", "port": 0, **row}) for row in known]
     return sorted(found, key=lambda ae: ae.ae_title)
 
 

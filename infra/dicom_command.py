@@ -15,6 +15,8 @@ C_STORE_RQ = 0x0001
 C_STORE_RSP = 0x8001
 N_EVENT_REPORT_RQ = 0x0100
 C_ECHO_RQ = 0x0030
+VERIFICATION = "1.2.840.10008.1.1"
+C_ECHO_RQ = 0x0030
 NO_DATA_SET = 0x0101
 DATA_SET = 0x0001
 FRAGMENT_HEAD = 6
@@ -135,6 +137,18 @@ def store_command(message_id: int, sop_class: str, sop_uid: str, originator: Ori
             _element(_DATA_SET_TYPE, _us.pack(DATA_SET)),
             _element(_AFFECTED_SOP_INSTANCE, _padded(sop_uid, b"\0")),
             moved,
+        )
+    )
+
+
+def echo_command(message_id: int) -> bytes:
+    """The command set of a C-ECHO-RQ (PS3.7 §9.3.5.1)."""
+    return _command_set(
+        (
+            _element(_AFFECTED_SOP_CLASS, _padded(VERIFICATION, b"\0")),
+            _element(_COMMAND_FIELD, _us.pack(C_ECHO_RQ)),
+            _element(_MESSAGE_ID, _us.pack(message_id)),
+            _element(_DATA_SET_TYPE, _us.pack(NO_DATA_SET)),
         )
     )
 

@@ -8,6 +8,7 @@ Every wait has an end: connecting, the answer to the association, each PDU that 
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -25,8 +26,10 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import build_context
 
-from infra.dicom_command import answers, elements, message_pdus, status_of
+from infra.ae_table import Ae
+from infra.dicom_command import answers, echo_command, elements, message_pdus, status_of
 from infra.dicom_exchange import Context
+from infra.tls import Client
 from schemas.errors import Invalid, Transient
 from schemas.identity import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -66,19 +69,26 @@ class Proposed:
 class Outgoing:
     """An association as a context manager: released at the end, aborted on an error."""
 
-    def __init__(self, address: tuple[str, int], called: str, calling: str, waits: Waits | None = None) -> None:
-        """Connects. Raises Refused."""
+    def __init__(
+        self, peer: Ae, calling: str, waits: Waits | None = None, *, host: str = "", tls: Client | None = None
+    ) -> None:
+        """Connects to where `peer` listens (`host` instead of its own, where that is a network). Raises Refused."""
         self._waits = waits or Waits()
         self._message_id = 0
         self._maximum = 0
         self.contexts: list[Context] = []
         """Accepted."""
-        self._called, self._calling = called, calling
+        self._called, self._calling = peer.ae_title, calling
+        if peer.tls and tls is None:
+            raise Refused("it speaks TLS, and DICOM with TLS is not set up here (SIJIL_DICOM_TLS_CERTIFICATE)")
+        address = host or peer.host, peer.port
         try:
             self._socket = socket.create_connection(address, self._waits.connect_s)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if peer.tls and tls is not None:
+                self._socket = tls.wrap(self._socket, address[0], peer.certificate)
         except OSError as error:
             raise Refused(f"no connection: {type(error).__name__}") from error
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self) -> Outgoing:
         return self
@@ -132,14 +142,19 @@ class Outgoing:
         self._message_id = self._message_id % 0xFFFF + 1
         return self._message_id
 
-    def ask(self, context: Context, message_id: int, command: bytes, data_set: Iterable[bytes | memoryview]) -> int:
+    def echo(self) -> int:
+        """Status of a C-ECHO (PS3.4 Annex A) on the first context. Raises Refused."""
+        message_id = self.next_id()
+        return self.ask(self.contexts[0], message_id, echo_command(message_id), None)
+
+    def ask(
+        self, context: Context, message_id: int, command: bytes, data_set: Iterable[bytes | memoryview] | None
+    ) -> int:
         """Send a request; the status of its response. Raises Refused; what `data_set` raises comes through."""
         self._socket.settimeout(self._waits.network_s)
         for head, fragment in message_pdus(context.context_id, command, data_set, self._maximum):
             try:
-                sent = self._socket.sendmsg([head, fragment])
-                if sent < len(head) + len(fragment):
-                    self._socket.sendall((head + bytes(fragment))[sent:])
+                self._send(head, fragment)
             except OSError as error:
                 raise Refused(f"the association broke: {type(error).__name__}") from error
         self._socket.settimeout(self._waits.dimse_s)
@@ -152,6 +167,14 @@ class Outgoing:
             raise Refused(f"no response: {type(error).__name__}") from error
         except Invalid as error:
             raise Refused("a response that cannot be read") from error
+
+    def _send(self, head: bytes, fragment: bytes | memoryview) -> None:
+        if isinstance(self._socket, ssl.SSLSocket):  # it knows no sendmsg, and copies what it encrypts anyhow
+            self._socket.sendall(head + bytes(fragment))
+            return
+        sent = self._socket.sendmsg([head, fragment])
+        if sent < len(head) + len(fragment):
+            self._socket.sendall((head + bytes(fragment))[sent:])
 
     def release(self) -> None:
         """End it as it should be ended; whoever does not answer is left."""

@@ -834,6 +834,7 @@ STATE_TABLES: tuple[Table, ...] = (
             "role": "text",
             "issuer": "text",
             "certificate": "text",
+            "tls": "boolean",
         },
         ("ae_title",),
         about="Who may call by DICOM, and where to send to.",

@@ -12,6 +12,7 @@ from consumers.dicom.move import Mover, Places
 from consumers.dicom.retrieval import accept
 from consumers.dicom.services import DicomRoom
 from infra.dicom_door import DicomDoor
+from infra.tls import Client
 
 
 def register(door: DicomDoor) -> None:
@@ -23,5 +24,7 @@ def add(door: DicomDoor, room: DicomRoom) -> None:
     """The same in a given room."""
     settings = door.settings
     door.contexts.append(accept)
-    door.requests[C_MOVE] = Mover(room, settings.ae_title, Places(settings.max_outgoing_associations)).move
+    places = Places(settings.max_outgoing_associations)
+    mover = Mover(room, settings.ae_title, places, tls=Client.of(settings))
+    door.requests[C_MOVE] = mover.move
     door.requests[C_GET] = partial(get, room)

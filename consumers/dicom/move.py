@@ -31,6 +31,7 @@ from infra.dicom_command import Originator, store_command
 from infra.dicom_exchange import Context, Exchange, Gone
 from infra.dicom_scu import Outgoing, Proposed, Refused, Waits
 from infra.ports import Row
+from infra.tls import Client
 from schemas.errors import SijilError, Transient
 
 log = telemetry.logger(__name__)
@@ -72,8 +73,15 @@ class Places:
 class Mover:
     """Answers C-MOVE."""
 
-    def __init__(self, room: DicomRoom, ae_title: str, places: Places, waits: Waits | None = None) -> None:
-        self._room, self._ae_title, self._places, self._waits = room, ae_title, places, waits
+    def __init__(
+        self,
+        room: DicomRoom,
+        ae_title: str,
+        places: Places,
+        waits: Waits | None = None,
+        tls: Client | None = None,
+    ) -> None:
+        self._room, self._ae_title, self._places, self._waits, self._tls = room, ae_title, places, waits, tls
 
     def move(self, exchange: Exchange) -> None:
         """One request, on the association's own thread."""
@@ -91,7 +99,7 @@ class Mover:
                 return
             progress = Progress(sum(len(s.rows) for s in studies))
             with self._places.taken(title):
-                sender = _Sender(retrieval, destination, self._ae_title, self._waits, progress)
+                sender = _Sender(retrieval, destination, self._ae_title, self._waits, self._tls, progress)
                 finished = all(sender.send(study) for study in studies)
             answers.last(progress.status() if finished else CANCELLED, progress, sender.comment)
         except Gone:
@@ -116,10 +124,16 @@ class _Sender:
     """The sub-operations of one request."""
 
     def __init__(
-        self, retrieval: Retrieval, destination: Ae, ae_title: str, waits: Waits | None, progress: Progress
+        self,
+        retrieval: Retrieval,
+        destination: Ae,
+        ae_title: str,
+        waits: Waits | None,
+        tls: Client | None,
+        progress: Progress,
     ) -> None:
         self._retrieval, self._destination, self._progress = retrieval, destination, progress
-        self._ae_title, self._waits = ae_title, waits
+        self._ae_title, self._waits, self._tls = ae_title, waits, tls
         self._reopened = 0
         self.comment = ""
         exchange = retrieval.exchange
@@ -148,8 +162,7 @@ class _Sender:
 
     def _on_one(self, proposed: list[Proposed], left: list[Row]) -> bool:
         """Send on one association, taking off `left` what was tried. Raises Refused when it breaks."""
-        address = (self._destination.host, self._destination.port)
-        with Outgoing(address, self._destination.ae_title, self._ae_title, self._waits) as association:
+        with Outgoing(self._destination, self._ae_title, self._waits, tls=self._tls) as association:
             association.associate(proposed)
             contexts = by_syntax(association.contexts)
             while left:

@@ -15,9 +15,10 @@ from infra import ae_table, telemetry
 from infra.ae_table import ANY, ROLES, Ae
 from infra.ports import Tables
 from infra.settings import Role, Settings
-from infra.stack import probes
-from infra.stack.errors import NotReady
-from schemas.errors import NotFound
+from infra.tls import Client
+from schemas.errors import NotFound, Transient
+
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 
 
 @click.group()
@@ -33,23 +34,23 @@ def ae() -> None:
 @click.option("--role", type=click.Choice(ROLES), default="modality", show_default=True, help="What it is.")
 @click.option("--issuer", default="", help="Issuer of the patient ids it sends without one. Default: its site.")
 @click.option("--certificate", default="", help="SHA-256 of the certificate it must have. Default: any of the CA.")
-def add(title: str, host: str, port: int, site: str, role: str, issuer: str, certificate: str) -> None:
+@click.option("--tls", is_flag=True, help="Where it listens it speaks TLS.")
+def add(title: str, host: str, port: int, site: str, role: str, issuer: str, certificate: str, tls: bool) -> None:
     """Add an AE, or replace the one of that TITLE.
 
     HOST is its address or name, or the network it calls from (10.2.0.0/16). PORT is where it listens, 0 if nothing is
     ever sent to it. The TITLE * stands for every title that calls from HOST.
     """
     with _tables("admin") as tables:
-        asyncio.run(
-            ae_table.add(tables, Ae(title, host, port, site, role, issuer, certificate.lower().replace(":", "")))
-        )
+        named = certificate.lower().replace(":", "")
+        asyncio.run(ae_table.add(tables, Ae(title, host, port, site, role, issuer, named, tls)))
 
 
 @ae.command("list")
 def list_command() -> None:
     """Show the whole table."""
     grid = Table(box=None, pad_edge=False)
-    for name in ("title", "host", "port", "site", "role", "issuer", "certificate"):
+    for name in ("title", "host", "port", "site", "role", "issuer", "certificate", "tls"):
         grid.add_column(name, justify="right" if name == "port" else "left")
     for entry in _read():
         grid.add_row(
@@ -60,6 +61,7 @@ def list_command() -> None:
             entry.role,
             entry.issuer,
             entry.certificate[:12],
+            "yes" if entry.tls else "",
         )
     Console(highlight=False).print(grid)
 
@@ -71,21 +73,29 @@ def test(title: str) -> None:
 
     The archive's own title tests this archive's DICOM door.
     """
+    from infra.dicom_command import VERIFICATION  # here: only this command opens an association
+    from infra.dicom_scu import Outgoing, Proposed
+
     settings = Settings.load("operator")
     telemetry.setup("ae", settings.log_level)
     if title == settings.ae_title:
-        host, port = settings.dicom_host, settings.dicom_port
+        found: Ae | None = Ae(title, settings.dicom_host, settings.dicom_port)
     else:
         found = next((e for e in _read() if e.ae_title == title and title != ANY), None)
-        if found is None or not found.port:
-            raise NotFound(f"no AE {title!r} with a port is in the table: `sijil ae add {title} HOST PORT`")
-        host, port = found.host, found.port
+    if found is None or not found.port:
+        raise NotFound(f"no AE {title!r} with a port is in the table: `sijil ae add {title} HOST PORT`")
+    where = f"{title} at {found.host}:{found.port}"
     try:
-        probes.dicom_echo(host, port, title, calling=settings.ae_title)
-    except NotReady as e:
-        click.echo(f"{e}", err=True)
+        with Outgoing(found, settings.ae_title, tls=Client.of(settings)) as association:
+            association.associate([Proposed(VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,))])
+            status = association.echo() if association.contexts else None
+    except Transient as e:
+        click.echo(f"{where}: {e}", err=True)
         sys.exit(1)
-    click.echo(f"{title} at {host}:{port} answers")
+    if status:
+        click.echo(f"{where} answers C-ECHO with {status:04X}", err=True)
+        sys.exit(1)
+    click.echo(f"{where} answers" if status == 0 else f"{where} accepts associations, but no C-ECHO")
 
 
 def _read() -> list[Ae]:

@@ -9,6 +9,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from infra.settings import Settings
 from infra.stack.trial_ca import HERE, authority, issue, write
 
+BOTH = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+"""Devices and this archive call each other."""
+
 
 @click.command("certs")
 @click.option("--host", "hosts", multiple=True, help="Name or address by which clients reach the doors; repeatable.")
@@ -24,9 +27,9 @@ def command(hosts: tuple[str, ...], clients: tuple[str, ...]) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     ca = authority(folder)
     names = tuple(dict.fromkeys((*HERE, *hosts)))
-    write(folder / "server", issue(ca, "sijil", names, ExtendedKeyUsageOID.SERVER_AUTH))
+    write(folder / "server", issue(ca, "sijil", names, *BOTH))
     for client in clients:
-        made = issue(ca, client, (), ExtendedKeyUsageOID.CLIENT_AUTH)
+        made = issue(ca, client, (), *BOTH)
         write(folder / f"client-{client}", made)
         click.echo(
             f"# {client}: {folder}/client-{client}.pem, fingerprint {made[0].fingerprint(hashes.SHA256()).hex()}"

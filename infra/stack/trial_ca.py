@@ -65,13 +65,13 @@ def authority(folder: Path) -> Pair:
     return pair
 
 
-def issue(ca: Pair, name: str, hosts: tuple[str, ...], use: x509.ObjectIdentifier) -> Pair:
+def issue(ca: Pair, name: str, hosts: tuple[str, ...], *uses: x509.ObjectIdentifier) -> Pair:
     """A certificate of the CA for hosts (a server) or a name (a client)."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = _builder(subject, ca[0].subject, key, DAYS)
     builder = builder.add_extension(x509.BasicConstraints(False, None), critical=True)
-    builder = builder.add_extension(x509.ExtendedKeyUsage([use]), critical=False)
+    builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
     builder = builder.add_extension(
         x509.AuthorityKeyIdentifier.from_issuer_public_key(ca[1].public_key()), critical=False
     )

@@ -15,6 +15,7 @@ from infra.ae_table import Ae
 from infra.dicom_command import event_report_command
 from infra.dicom_exchange import Context, Gone, Line, encoded
 from infra.dicom_scu import Outgoing, Proposed, Refused, Waits
+from infra.tls import Client
 from producers.callers import Callers
 from producers.commitment.transaction import PUSH_MODEL, PUSH_MODEL_INSTANCE, Outcome, Transaction, information_of
 from schemas.errors import Transient
@@ -36,8 +37,8 @@ class NoAddress(Transient):
 class Delivery:
     """Reports results. Thread-safe."""
 
-    def __init__(self, callers: Callers, ae_title: str, waits: Waits | None = None) -> None:
-        self._callers, self._ae_title, self._waits = callers, ae_title, waits or Waits()
+    def __init__(self, callers: Callers, ae_title: str, waits: Waits | None = None, tls: Client | None = None) -> None:
+        self._callers, self._ae_title, self._waits, self._tls = callers, ae_title, waits or Waits(), tls
         self._lock = threading.Lock()
         self._lines: dict[str, list[tuple[Line, Context]]] = {}
 
@@ -56,8 +57,9 @@ class Delivery:
                 return _taken(key, future.result(SAME_ASSOCIATION_S))
             except (Gone, OSError, FutureTimeout):
                 continue  # it has ended meanwhile: a new association
-        address = self._address(transaction)
-        with Outgoing(address, transaction.ae_title, self._ae_title, self._waits) as association:
+        peer = self._peer(transaction)
+        host = _host(peer, transaction.address)
+        with Outgoing(peer, self._ae_title, self._waits, host=host, tls=self._tls) as association:
             association.associate([PROPOSED])
             if not association.contexts:
                 raise Refused("the presentation context is not accepted")
@@ -76,11 +78,11 @@ class Delivery:
                 self._lines.pop(ae_title, None)
             return lines[::-1]
 
-    def _address(self, transaction: Transaction) -> tuple[str, int]:
+    def _peer(self, transaction: Transaction) -> Ae:
         entry = self._callers.entry(transaction.ae_title)
         if entry is None or not entry.port:
             raise NoAddress("no address in the AE table")
-        return _host(entry, transaction.address), entry.port
+        return entry
 
 
 def _host(entry: Ae, called_from: str) -> str:

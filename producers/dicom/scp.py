@@ -14,6 +14,7 @@ from infra import clock, telemetry
 from infra.dicom_command import StoreRequest, StoreStatus
 from infra.dicom_door import DicomDoor
 from infra.dicom_services import LOCAL_LIMIT_EXCEEDED, Peer, Rejection
+from infra.tls import Client
 from producers.body import Body, Filed, FileWriter, Held
 from producers.callers import Callers
 from producers.commitment.delivery import Delivery
@@ -54,7 +55,7 @@ def register(door: DicomDoor) -> None:
     door.identify = partial(callers.speaks_for, door.settings.site)
     door.admissions.append(partial(_admit, gateway))
     door.store = partial(_session, gateway, callers)
-    delivery = Delivery(callers, door.settings.ae_title)
+    delivery = Delivery(callers, door.settings.ae_title, tls=Client.of(door.settings))
     commitments = gateway.commitments(lambda: door.committed, delivery.report)
     door.contexts.append(accept_commitment)
     door.both_roles.append(is_storage)  # C-GET sends back on the contexts of storage

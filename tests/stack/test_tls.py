@@ -22,8 +22,10 @@ from pynetdicom import AE
 from infra import tls
 from infra.ae_table import Ae
 from infra.commands import certs
+from infra.dicom_scu import Outgoing, Proposed, Refused
 from infra.http_door import HttpDoor, TlsServer, compose, listen, server_config
 from infra.settings import Settings, SettingsError
+from infra.tls import Client
 from tests.archive import dcmtk
 from tests.stack.gateway_doors import Doors, open_doors
 from tests.stack.raw_scu import associate_request
@@ -205,3 +207,39 @@ def test_curl_by_https(folder: Path) -> None:
         thread.join(20)
         plain.close()
         proved.close()
+
+
+@pytest.fixture(scope="module")
+def device(folder: Path) -> Iterator[tuple[str, int]]:
+    """pynetdicom as a device that speaks TLS, with the certificate of CT1, which names no host."""
+    ae = AE("CT1")
+    ae.add_supported_context(VERIFICATION)
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(folder / "client-CT1.pem", folder / "client-CT1.key")
+    made.load_verify_locations(folder / "ca.pem")
+    made.verify_mode = ssl.CERT_REQUIRED
+    server: Any = ae.start_server(("127.0.0.1", 0), block=False, ssl_context=made)
+    try:
+        yield server.server_address[:2]
+    finally:
+        server.shutdown()
+
+
+def echo(peer: Ae, tls: Client | None) -> int:
+    with Outgoing(peer, "SIJIL", tls=tls) as association:
+        association.associate([Proposed(VERIFICATION, ("1.2.840.10008.1.2",))])
+        return association.echo()
+
+
+def test_the_archive_calls_a_device_by_tls(doors: Doors, device: tuple[str, int], folder: Path) -> None:
+    own = Client.of(doors.settings)
+    known, other = fingerprint(folder / "client-CT1.pem"), fingerprint(folder / "client-CT2.pem")
+    assert echo(Ae("CT1", *device, certificate=known, tls=True), own) == 0
+    with pytest.raises(Refused, match="SSLCertVerificationError"):
+        echo(Ae("CT1", *device, certificate=other, tls=True), own)
+    with pytest.raises(Refused, match="SSLCertVerificationError"):  # it does not prove that it is that host
+        echo(Ae("CT1", *device, tls=True), own)
+    with pytest.raises(Refused, match="not set up here"):
+        echo(Ae("CT1", *device, tls=True), None)
+    with pytest.raises(Refused, match="no answer to the association"):
+        echo(Ae("CT1", *device), own)

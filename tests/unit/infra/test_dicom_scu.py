@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pynetdicom import AE, evt
 
+from infra.ae_table import Ae
 from infra.dicom_command import store_command
 from infra.dicom_scu import Outgoing, Proposed, Refused, Waits
 
@@ -47,8 +48,12 @@ def peer(serve: Callable[[socket.socket], None]) -> Iterator[tuple[str, int]]:
         thread.join(6)
 
 
+def calling(address: tuple[str, int]) -> Outgoing:
+    return Outgoing(Ae("DEST", *address), "SIJIL", SHORT)
+
+
 def associate(address: tuple[str, int]) -> None:
-    with Outgoing(address, "DEST", "SIJIL", SHORT) as association:
+    with calling(address) as association:
         association.associate(PROPOSED)
 
 
@@ -91,7 +96,11 @@ def test_nobody_listens() -> None:
 def test_no_answer_breaks_the_client(body: bytes, kind: int) -> None:
     answer = struct.pack(">BBI", kind, 0, len(body)) + body
     # What passes for an acceptance may accept nothing.
-    with peer(says(answer)) as address, suppress(Refused), Outgoing(address, "DEST", "SIJIL", SHORT) as association:
+    with (
+        peer(says(answer)) as address,
+        suppress(Refused),
+        calling(address) as association,
+    ):
         association.associate(PROPOSED)
         assert association.contexts == []
 
@@ -110,7 +119,7 @@ def receiver(answer: Callable[[Any], int]) -> Iterator[tuple[str, int]]:
 
 
 def store(address: tuple[str, int], pieces: Iterable[bytes]) -> int:
-    with Outgoing(address, "DEST", "SIJIL", SHORT) as association:
+    with calling(address) as association:
         association.associate(PROPOSED)
         (context,) = association.contexts
         assert (context.transfer_syntax, context.as_scu) == (EXPLICIT, True)
