@@ -176,6 +176,9 @@ class Settings:
 
     # worker
     quiet_s: float = _s(60.0, "a study is complete after this long without a new instance")
+    step_open_s: float = _s(
+        3600.0, "the same while a device has said by MPPS that it began an examination, and not that it has ended"
+    )
     projection_batch: int = _s(500, "most events of a projector's batch")
     manifest_wait_s: float = _s(
         10.0, "how long an object that an event names may be missing before it is taken for lost"

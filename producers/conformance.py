@@ -56,6 +56,8 @@ SERVICES: Final = (
         notes=(
             "A step belongs to the studies of its Scheduled Step Attributes Sequence, and to orders by study UID or by"
             " (site, accession number). N-SET may come as often as a device likes until COMPLETED or DISCONTINUED.",
+            "While a step is in progress its study is not called complete, for `SIJIL_STEP_OPEN_S` at most; when every"
+            " step has ended and all instances that they list have arrived, it is complete at once.",
             "N-GET (MPPS Retrieve) and MPPS Notification are not supported.",
         ),
     ),

@@ -17,8 +17,8 @@ from streams.effects import Emit
 from streams.facts import rfc3339_of
 from streams.pack_rows import PackRow, contents
 
-QUIET = "quiet"
-"""`basis` of a completion: nothing came for the quiet time."""
+QUIET, MPPS = "quiet", "mpps"
+"""`basis` of a completion: nothing came for the quiet time; all has come that devices list."""
 
 BUCKET_MS = 60_000
 """Width of a bucket of `pending_studies`: bounds the tombstones that a restarted worker reads over."""
@@ -35,12 +35,12 @@ def is_late(before: PackRow, row: PackRow, quiet_ms: int) -> bool:
     return row.arrival_ms >= before.arrival_ms + quiet_ms
 
 
-def completed(partition: int, rows: Sequence[PackRow]) -> Emit:
-    """Completion of a study by quiet, with its contents at exactly the last of `rows` (all up to there, by offset)."""
+def completed(partition: int, rows: Sequence[PackRow], basis: str = QUIET) -> Emit:
+    """Completion of a study, with its contents at exactly the last of `rows` (all up to there, by offset)."""
     first, last, held = rows[0], rows[-1], contents(rows)
     event = StudyCompleted(
         study_uid=last.study_uid,
-        basis=QUIET,
+        basis=basis,
         revision=last.offset + 1,
         as_of_partition=partition,
         as_of_offset=last.offset,

@@ -1,9 +1,10 @@
 """Completeness in time: which studies wait for their quiet time, and telling it when it is over. Shell of
-`streams.completeness`.
+`streams.completeness` and `streams.expected`.
 
 The steps of a completion:
-1. the study's last arrival is `quiet_ms` ago, by the log's time, or by the clock once the log is known to have ended
-2. its rows are read, and must still end with that arrival
+1. the study's last arrival is its quiet time ago, by the log's time, or by the clock once the log is known to have
+   ended; or devices have ended their steps, which is looked up when that is heard, and now and then
+2. its rows are read, and must still end with that arrival; with what devices and its order say they decide
 3. study.completed is published and acknowledged by Kafka
 4. the timer is forgotten here; its row goes when the event is projected
 A crash before 3 finds the timer's row again; after 3, at worst the same event is published once more.
@@ -18,8 +19,10 @@ from dataclasses import dataclass, field
 from infra import clock, faults, telemetry
 from infra.ports import Select, Stored, Tables
 from schemas.tables import Upsert
-from streams.completeness import BUCKET_MS, completed
+from streams import expected
+from streams.completeness import BUCKET_MS, MPPS, QUIET, completed
 from streams.effects import Emit
+from streams.expected import Step, all_there, waits_ms
 from streams.facts import milliseconds
 from streams.pack_rows import COLUMNS, TABLE, PackRow
 
@@ -34,6 +37,10 @@ ROUND_MAX = 200
 BUCKETS_AT_ONCE = 500
 BUCKETS_SLACK = 10
 """Buckets read before the position's: a broker's clock may have been set back since."""
+LOOK_MS, LOOK_MS_MAX = 1000, 60_000
+"""First and longest pause between two looks at the steps of a study that waits."""
+HELD_MS = 1000
+"""A study held by an open step is looked at so often: the step may end unheard, where another worker follows orders."""
 SETTLE_S = 5.0
 """How often the position is written."""
 
@@ -59,6 +66,10 @@ class Waiting:
     """Timers of one partition."""
 
     pending: dict[str, Timer] = field(default_factory=dict)
+    looks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Study → (when its steps are looked up next, by the clock, and how long after that again), milliseconds."""
+    held: dict[str, int] = field(default_factory=dict)
+    """Study whose quiet time is over and which an open step holds → when it is looked at again, by the clock."""
     announced: dict[str, int] = field(default_factory=dict)
     """Study → offset of its last arrival at which it was completed."""
     applied_offset: int = 0
@@ -73,6 +84,29 @@ class Waiting:
         known = self.pending.get(study_uid)
         if self.announced.get(study_uid, -1) < timer.offset and (known is None or known.offset < timer.offset):
             self.pending[study_uid] = timer
+            self.looks[study_uid] = (timer.arrival_ms + LOOK_MS, LOOK_MS)
+            self.held.pop(study_uid, None)
+
+    def forget(self, study_uid: str, timer: Timer) -> None:
+        """It waits no more, unless something came meanwhile."""
+        if self.pending.get(study_uid) == timer:
+            del self.pending[study_uid]
+            self.looks.pop(study_uid, None)
+            self.held.pop(study_uid, None)
+
+    def nudge(self, study_uid: str) -> None:
+        """Something was heard of it: look at once."""
+        if study_uid in self.pending:
+            self.looks[study_uid] = (0, LOOK_MS)
+            self.held.pop(study_uid, None)
+
+    def to_look_at(self, now_ms: int) -> list[tuple[str, Timer]]:
+        """Studies whose steps are to be looked up now, at most ROUND_MAX; the next time is twice as far away."""
+        found = [uid for uid, (at_ms, _) in self.looks.items() if at_ms <= now_ms][:ROUND_MAX]
+        for uid in found:
+            pause_ms = min(2 * self.looks[uid][1], LOOK_MS_MAX)
+            self.looks[uid] = (now_ms + pause_ms, pause_ms)
+        return [(uid, self.pending[uid]) for uid in found]
 
     def announce(self, study_uid: str, offset: int) -> None:
         """The study is complete at `offset`."""
@@ -80,9 +114,14 @@ class Waiting:
         while len(self.announced) > ANNOUNCED_MAX:
             del self.announced[next(iter(self.announced))]
 
-    def due(self, now_ms: int, quiet_ms: int) -> list[tuple[str, Timer]]:
-        """Timers whose quiet time is over at `now_ms`, at most ROUND_MAX."""
-        found = [(uid, t) for uid, t in self.pending.items() if t.arrival_ms + quiet_ms <= now_ms]
+    def due(self, at_ms: int, quiet_ms: int, now_ms: int) -> list[tuple[str, Timer]]:
+        """Timers whose quiet time is over at `at_ms`, at most ROUND_MAX; held ones when they are looked at again."""
+        held = self.held
+        found = [
+            (uid, t)
+            for uid, t in self.pending.items()
+            if t.arrival_ms + quiet_ms <= at_ms and held.get(uid, 0) <= now_ms
+        ]
         return sorted(found, key=lambda item: item[1].offset)[:ROUND_MAX]
 
     def position(self) -> tuple[int, int]:
@@ -93,8 +132,11 @@ class Waiting:
 class Timers:
     """The timers of the assigned partitions of study.arrivals. Used from one event loop."""
 
-    def __init__(self, tables: Tables, topic: str, quiet_ms: int, publish: Publish, ends: Ends) -> None:
-        self._tables, self._topic, self._quiet_ms = tables, topic, quiet_ms
+    def __init__(
+        self, tables: Tables, topic: str, quiet_ms: int, publish: Publish, ends: Ends, *, open_ms: int = 0
+    ) -> None:
+        """`open_ms`: quiet time of a study of which a step is in progress; less than `quiet_ms` counts as that."""
+        self._tables, self._topic, self._quiet_ms, self._open_ms = tables, topic, quiet_ms, open_ms
         self._publish, self._ends = publish, ends
         self._partitions: dict[int, Waiting] = {}
 
@@ -163,45 +205,72 @@ class Timers:
 
     # -------------------------------------------------------------------------------------------- quiet
 
+    def nudge(self, study_uids: Iterable[str]) -> None:
+        """Devices have said something of these studies."""
+        for waiting in self._partitions.values():
+            for uid in study_uids:
+                waiting.nudge(uid)
+
     async def tick(self, now_ms: int) -> int:
         """Complete what is due; number of studies completed. Raises Transient, and nothing is forgotten."""
-        # Step 1: by the clock only where the end, asked after `now_ms` was taken, is reached
-        asked = [p for p, w in self._partitions.items() if w.due(now_ms, self._quiet_ms)]
-        ends = await self._ends(asked) if asked else {}
         told = 0
+        for partition, waiting in list(self._partitions.items()):
+            told += await self._complete(partition, waiting, waiting.to_look_at(now_ms), None, now_ms)
+        # Step 1: by the clock only where the end, asked after `now_ms` was taken, is reached
+        asked = [p for p, w in self._partitions.items() if w.due(now_ms, self._quiet_ms, now_ms)]
+        ends = await self._ends(asked) if asked else {}
         for partition in asked:
-            waiting = self._partitions.get(partition)
-            if waiting is None:
+            found = self._partitions.get(partition)
+            if found is None:
                 continue
-            reached = waiting.applied_offset >= ends.get(partition, waiting.applied_offset + 1)
-            due = waiting.due(now_ms if reached else min(now_ms, waiting.applied_ms), self._quiet_ms)
-            told += await self._complete(partition, waiting, due)
+            reached = found.applied_offset >= ends.get(partition, found.applied_offset + 1)
+            at_ms = now_ms if reached else min(now_ms, found.applied_ms)
+            due = found.due(at_ms, self._quiet_ms, now_ms)
+            told += await self._complete(partition, found, due, at_ms, now_ms)
         return told
 
-    async def _complete(self, partition: int, waiting: Waiting, due: Sequence[tuple[str, Timer]]) -> int:
-        if not due:
-            return 0
+    async def _complete(
+        self, partition: int, waiting: Waiting, due: Sequence[tuple[str, Timer]], at_ms: int | None, now_ms: int
+    ) -> int:
+        """`at_ms`: when the quiet time of all of them is over; None: it is not, only what devices list counts."""
         # Step 2
-        queries = [Select(TABLE, {"study_uid": uid}, COLUMNS) for uid, _ in due]
-        answers = await self._tables.select_many(queries)
+        steps = await self._steps([uid for uid, _ in due])
+        asked = [(uid, timer) for uid, timer in due if at_ms is not None or steps[uid]]
+        if not asked:
+            return 0
+        answers = await self._tables.select_many([Select(TABLE, {"study_uid": uid}, COLUMNS) for uid, _ in asked])
         emits, told = [], []
-        for (uid, timer), answer in zip(due, answers, strict=True):
+        for (uid, timer), answer in zip(asked, answers, strict=True):
             rows = [PackRow.read(row) for row in answer]
-            if waiting.pending.get(uid) == timer and rows and rows[-1].offset == timer.offset:
-                emits.append(completed(partition, rows))
-                told.append((uid, timer))
-                # Now, for an arrival may come while Kafka is waited for, and has to reopen.
-                waiting.announce(uid, timer.offset)
+            if waiting.pending.get(uid) != timer or not rows or rows[-1].offset != timer.offset:
+                continue
+            basis = MPPS if all_there(steps[uid], rows) else QUIET
+            if basis == QUIET:
+                if at_ms is None:
+                    continue
+                if timer.arrival_ms + waits_ms(steps[uid], self._quiet_ms, self._open_ms) > at_ms:
+                    waiting.held[uid] = now_ms + HELD_MS
+                    continue
+            emits.append(completed(partition, rows, basis))
+            told.append((uid, timer))
+            # Now, for an arrival may come while Kafka is waited for, and has to reopen.
+            waiting.announce(uid, timer.offset)
+        if not emits:
+            return 0
         # Step 3
         faults.point("completeness.due")
         await self._publish(emits)
         faults.point("completeness.published")
         # Step 4
         for uid, timer in told:
-            if waiting.pending.get(uid) == timer:
-                del waiting.pending[uid]
+            waiting.forget(uid, timer)
         COMPLETED.inc(len(emits))
         return len(emits)
+
+    async def _steps(self, study_uids: Sequence[str]) -> dict[str, list[Step]]:
+        queries = [Select(expected.TABLE, {"study_uid": uid}, expected.COLUMNS) for uid in study_uids]
+        answers = await self._tables.select_many(queries) if queries else []
+        return {uid: [Step.read(row) for row in rows] for uid, rows in zip(study_uids, answers, strict=True)}
 
     async def settle(self) -> None:
         """Write how far each partition has nothing pending. Raises Transient."""

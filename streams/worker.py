@@ -15,16 +15,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from itertools import pairwise
 
 from infra import clock, faults, telemetry
 from infra.ports import Position, Select, Stored, Tables
 from schemas.errors import Invalid
-from schemas.events import DeadLetter, PackStored, UnknownEventType
+from schemas.events import DeadLetter, PackStored, StepEnded, StepStarted, UnknownEventType
 from schemas.identity import derived_id
 from schemas.topics import topic_of
+from streams import expected
 from streams.apply import Applied, Projector, fact_of
 from streams.arrivals import Folded, decide
+from streams.completeness import is_late
 from streams.effects import Emit
+from streams.expected import Step, waits_ms
 from streams.facts import Fact
 from streams.retry import retrying
 from streams.timers import Publish, Timers
@@ -58,10 +62,11 @@ class Worker:
         *,
         source: str,
         quiet_ms: int,
+        open_ms: int = 0,
     ) -> None:
         self._tables, self._projector, self._timers = tables, projector, timers
         self._keep, self._publish = keep, publish
-        self._source, self._quiet_ms = source, quiet_ms
+        self._source, self._quiet_ms, self._open_ms = source, quiet_ms, open_ms
         self.progress_at = clock.monotonic()
         """When a batch was last done."""
 
@@ -121,16 +126,19 @@ class Worker:
         # Step 5
         await retrying("advance", partial(self._projector.advance, last.values()), RETRY_S)
         self._note(applied, last.values())
+        for fact in facts:
+            if isinstance(fact.event, StepStarted | StepEnded):
+                self._timers.nudge(fact.event.study_uids)
         faults.point("worker.before-ack")
 
     async def _decide(self, studies: Iterable[Folded]) -> None:
         emits: list[Emit] = []
-        for folded, known in await self._known(studies):
-            emits += decide(folded, self._quiet_ms, known)
+        for folded, known, waits in await self._known(studies):
+            emits += decide(folded, waits, known)
         await self._publish(emits)
 
-    async def _known(self, studies: Iterable[Folded]) -> list[tuple[Folded, set[int]]]:
-        """Each study with the offsets at which it is known to have been completed."""
+    async def _known(self, studies: Iterable[Folded]) -> list[tuple[Folded, set[int], int]]:
+        """Each study with the offsets at which it is known to have been completed, and its quiet time."""
         found = [(folded, set[int]()) for folded in studies]
         older = [(f, k) for f, k in found if len(f.arrivals[0].rows) > 1]
         queries = [
@@ -144,7 +152,15 @@ class Worker:
             announced = self._timers.announced(first.fact.partition, first.row.study_uid)
             if announced is not None:
                 known.add(announced)
-        return found
+        return [(folded, known, await self._waits_ms(folded)) for folded, known in found]
+
+    async def _waits_ms(self, folded: Folded) -> int:
+        """A study's quiet time; where that has passed between two arrivals, a step may have been open meanwhile."""
+        rows = folded.arrivals[-1].rows
+        if not any(is_late(before, row, self._quiet_ms) for before, row in pairwise(rows)):
+            return self._quiet_ms
+        query = Select(expected.TABLE, {"study_uid": rows[-1].study_uid}, expected.COLUMNS)
+        return waits_ms([Step.read(row) for row in await self._tables.select(query)], self._quiet_ms, self._open_ms)
 
     def _note(self, applied: Applied, last: Iterable[Stored]) -> None:
         for folded in applied.studies:

@@ -56,7 +56,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
         archive=settings.bucket_archive,
     )
     publish = publisher(chain)
-    quiet_ms = round(settings.quiet_s * 1000)
+    quiet_ms, open_ms = round(settings.quiet_s * 1000), round(settings.step_open_s * 1000)
 
     async def ends(partitions: Iterable[int]) -> Mapping[int, int]:
         found = await follower.ends([(ARRIVALS, p) for p in partitions])
@@ -69,7 +69,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
     async def revoked(partitions: Collection[Partition]) -> None:
         timers.revoked([p for topic, p in partitions if topic == ARRIVALS])
 
-    timers = Timers(tables, ARRIVALS, quiet_ms, publish, ends)
+    timers = Timers(tables, ARRIVALS, quiet_ms, publish, ends, open_ms=open_ms)
     projector = Projector(tables, material, bytes.fromhex(settings.patient_secret))
     worker = Worker(
         tables,
@@ -79,6 +79,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
         publish,
         source=chain.source,
         quiet_ms=quiet_ms,
+        open_ms=open_ms,
     )
     follower = Follower(
         settings,

@@ -34,13 +34,14 @@ class Archive:
     emitted: list[Emit] = field(default_factory=list)
     end: int = 0
     """Of the arrivals' partition."""
+    open_ms: int = 0
 
     def __post_init__(self) -> None:
         self.material = Material(self.objects, documents=DOCUMENTS, missing_s=0)
         self.restart()
 
     def restart(self) -> None:
-        self.timers = Timers(self.tables, ARRIVALS, QUIET_MS, self.publish, self.ends)
+        self.timers = Timers(self.tables, ARRIVALS, QUIET_MS, self.publish, self.ends, open_ms=self.open_ms)
         self.worker = Worker(
             self.tables,
             Projector(self.tables, self.material, SECRET),
@@ -49,6 +50,7 @@ class Archive:
             self.publish,
             source="/worker/TEST/1",
             quiet_ms=QUIET_MS,
+            open_ms=self.open_ms,
         )
 
     async def publish(self, emits: Sequence[Emit]) -> None:
