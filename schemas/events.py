@@ -557,6 +557,36 @@ class CriticalAcknowledged(_Critical, frozen=True, kw_only=True):
     document_sha256: Sha256
 
 
+# ------------------------------------------------------------------------------------------------ reading
+
+
+class ReadingClaimed(Event, frozen=True, kw_only=True):
+    """Somebody has opened a study to report it. A notice to others, no lock: the last claim in log order holds."""
+
+    TYPE = "reading.claimed.v1"
+    TOPIC = "reading"
+    study_uid: Uid
+    actor: Actor
+    recorded: Time
+
+    def key(self) -> str:
+        return self.study_uid
+
+
+class ReadingReleased(Event, frozen=True, kw_only=True):
+    """Who had claimed a study reports it no longer: it was given back, or its report is signed."""
+
+    TYPE = "reading.released.v1"
+    TOPIC = "reading"
+    study_uid: Uid
+    actor: Actor
+    reason: Annotated[str, msgspec.Meta(pattern=r"^(given-back|signed)$")]
+    recorded: Time
+
+    def key(self) -> str:
+        return self.study_uid
+
+
 # ------------------------------------------------------------------------------------------------ accesses
 
 
@@ -696,6 +726,8 @@ EVENTS: tuple[type[Event], ...] = (
     CriticalRaised,
     CriticalEscalated,
     CriticalAcknowledged,
+    ReadingClaimed,
+    ReadingReleased,
     AccessGranted,
     AccessUsed,
     AccessDenied,

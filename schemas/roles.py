@@ -60,6 +60,7 @@ class Permission(StrEnum):
     REPORT_SIGN = "report.sign"
     CRITICAL_ACKNOWLEDGE = "critical.acknowledge"
     TIMES_READ = "times.read"
+    REPORT_DRAFT = "report.draft"
     PATIENT_FILE = "patient.file"
     PATIENT_LINK = "patient.link"
     TREATING_WRITE = "treating.write"
@@ -93,6 +94,7 @@ PERMISSIONS: Mapping[Permission, str] = {
     Permission.REPORT_SIGN: "sign reports: without a signature none is final",
     Permission.CRITICAL_ACKNOWLEDGE: "read back a critical result, or record that somebody did",
     Permission.TIMES_READ: "how long things take, without any patient",
+    Permission.REPORT_DRAFT: "what waits for a report; claim it, keep drafts",
     Permission.PATIENT_FILE: "a patient's file",
     Permission.PATIENT_LINK: "join the files of one person, and take that back",
     Permission.TREATING_WRITE: "state who treats a patient",
@@ -161,6 +163,7 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.REPORT_SIGN: _S.OWN_SITE,
         _P.CRITICAL_ACKNOWLEDGE: _S.OWN_SITE,
         _P.TIMES_READ: _S.OWN_SITE,
+        _P.REPORT_DRAFT: _S.OWN_SITE,
         _P.PATIENT_FILE: _S.OWN_SITE,
         _P.TREATING_WRITE: _S.OWN_SITE,
         _P.CORRECTIONS_READ: _S.OWN_SITE,
@@ -172,6 +175,7 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.STUDY_READ: _S.OWN_SITE,
         _P.REPORT_READ: _S.OWN_SITE,
         _P.REPORT_WRITE: _S.OWN_SITE,
+        _P.REPORT_DRAFT: _S.OWN_SITE,
         _P.CRITICAL_ACKNOWLEDGE: _S.OWN_SITE,
         _P.PATIENT_FILE: _S.OWN_SITE,
         _P.CORRECTIONS_READ: _S.OWN_SITE,

@@ -34,6 +34,8 @@ from schemas.events import (
     PersonChanged,
     PersonLeft,
     PersonRegistered,
+    ReadingClaimed,
+    ReadingReleased,
     ReportIssued,
     StepEnded,
     StepStarted,
@@ -49,7 +51,7 @@ from schemas.events import (
 from schemas.tables import Write
 from schemas.topics import TOPICS, topic_of
 from streams.facts import Fact
-from streams.projections import accesses, archive, lifecycle, patients, people, rejections, reports, steps
+from streams.projections import accesses, archive, lifecycle, patients, people, reading, rejections, reports, steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ PROJECT: Mapping[type[Event], Project] = {
     CriticalRaised: reports.critical_raised,
     CriticalEscalated: reports.critical_escalated,
     CriticalAcknowledged: reports.critical_acknowledged,
+    ReadingClaimed: reading.claimed,
+    ReadingReleased: reading.released,
     AccessGranted: accesses.granted,
     AccessUsed: accesses.used,
     AccessDenied: accesses.denied,

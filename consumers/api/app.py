@@ -11,6 +11,7 @@ from starlette.responses import Response
 from consumers.api.audit import Audit
 from consumers.api.conditional import NotSatisfiable
 from consumers.api.decoders import Decoders
+from consumers.api.drafts import Drafts
 from consumers.api.feed import Feed
 from consumers.api.freshness import CORRECTIONS, Freshness
 from consumers.api.guard import Guard
@@ -27,10 +28,12 @@ from consumers.api.routes import (
     audit_events,
     changes,
     corrections,
+    drafts,
     emergency,
     papers,
     people,
     printed,
+    reading,
     rendered,
     retrieve,
     search,
@@ -100,6 +103,9 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     arrivals.add(guard, room)
     administration.add(app, guard, room)
     people.add(app, room)
+    written = Drafts(lambda: views.tables)
+    drafts.add(app, guard, room, written)
+    reading.add(guard, room, written)
     freshness.watch(CORRECTIONS, room.forget)
     changes.add(guard, room, Feed(door.log), lambda: door.stopping)
 

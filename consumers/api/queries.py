@@ -241,6 +241,21 @@ def report_version(report_id: str, version: int) -> Select:
     return Select("reports", {"report_id": report_id, "version": version})
 
 
+def reports_naming(person_id: str, month: str, limit: int) -> Select:
+    """Versions of reports that name somebody, those issued last first."""
+    return Select("reports_by_person", {"person_id": person_id, "month": month}, limit=limit)
+
+
+def report_read(actor: str, study_uid: str) -> Select:
+    """When somebody saw a study's reports last: one row."""
+    return Select("report_reads", {"actor": actor, "study_uid": study_uid}, limit=1)
+
+
+def reading(study_uid: str) -> Select:
+    """Who is at a study's report: one row."""
+    return Select("reading", {"study_uid": study_uid})
+
+
 def accesses_of_study(study_uid: str) -> Select:
     """Who saw a study, newest first."""
     return Select("accesses_by_study", {"study_uid": study_uid})

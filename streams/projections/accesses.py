@@ -15,6 +15,8 @@ from schemas.tables import Upsert, Write
 from streams.facts import Fact, rfc3339_of
 
 GRANTED, DENIED, EMERGENCY = "granted", "denied", "emergency"
+READ_REPORT = "read-report"
+"""The action of who is shown a report's text."""
 
 
 def granted(fact: Fact, event: AccessGranted, listed: Iterable[Shown] = ()) -> list[Write]:
@@ -26,6 +28,8 @@ def granted(fact: Fact, event: AccessGranted, listed: Iterable[Shown] = ()) -> l
     writes = [w for uid, patient in shown.items() for w in _seen(fact, event.access_id, uid, patient, columns)]
     if event.patient_key and event.patient_key not in shown.values():
         writes += _seen(fact, event.access_id, "", event.patient_key, columns)
+    if event.action == READ_REPORT:
+        writes += [_read(fact, event, uid, {"occurred": event.occurred}) for uid in shown]
     only = next(iter(shown.items())) if len(shown) == 1 else (event.study_uid or "", event.patient_key)
     return writes + _told(fact, event, *only, columns | {"shown_count": event.shown_count})
 
@@ -40,6 +44,8 @@ def used(fact: Fact, event: AccessUsed) -> list[Write]:
         "last_used": event.last_used,
     }
     rows = _seen(fact, event.access_id, event.study_uid, event.patient_key, columns)
+    if event.action == READ_REPORT:
+        rows.append(_read(fact, event, event.study_uid, {"last_used": event.last_used}))
     return rows + _told(fact, event, event.study_uid, event.patient_key, columns)
 
 
@@ -88,6 +94,12 @@ def _who(event: AccessGranted | AccessDenied | AccessEmergency, outcome: str) ->
         "destination": event.destination,
         "occurred": event.occurred,
     }
+
+
+def _read(fact: Fact, event: AccessGranted | AccessUsed, study_uid: str, columns: dict[str, Any]) -> Write:
+    """When somebody saw a study's reports."""
+    key = {"actor": event.actor, "study_uid": study_uid, "access_id": event.access_id}
+    return Upsert("report_reads", key, columns, fact.offset)
 
 
 def _seen(fact: Fact, access_id: str, study_uid: str, patient_key: str, columns: dict[str, Any]) -> list[Write]:

@@ -33,6 +33,10 @@ def issued(fact: Fact, event: ReportIssued) -> list[Write]:
         for named in event.people:
             key = {"person_id": named.person_id, "report_id": event.report_id, "study_uid": uid}
             writes.append(Upsert("studies_by_reporter", key, {"relation": named.relation}, fact.offset))
+    for named in event.people:
+        theirs = {"person_id": named.person_id, "month": event.issued[:7].replace("-", ""), "issued": event.issued}
+        told = {"relation": named.relation, "status": event.status, "study_uids": list(event.study_uids)}
+        writes.append(Upsert("reports_by_person", {**theirs, **version}, told, fact.offset))
     return writes
 
 
