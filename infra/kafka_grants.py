@@ -32,6 +32,7 @@ WRITES: Mapping[Role, tuple[str, ...]] = {
     ),
     "worker": ("study.lifecycle", "study.corrections", "patients", "dead-letters"),
     "archiver": ("study.lifecycle", "archive", "dead-letters"),
+    "delivery": ("reports", "study.lifecycle"),
     "admin": EVERYTHING,  # `sijil dead-letters retry` puts a record back where it came from, byte for byte
 }
 NOT_FOR_ANALYSTS = frozenset({"accesses", "people", "dead-letters"})
@@ -39,6 +40,7 @@ READS: Mapping[Role, tuple[str, ...]] = {
     "api": EVERYTHING,
     "worker": EVERYTHING,
     "archiver": EVERYTHING,
+    "delivery": EVERYTHING,
     "operator": EVERYTHING,
     "analytics": tuple(name for name in EVERYTHING if name not in NOT_FOR_ANALYSTS),
 }

@@ -34,6 +34,7 @@ GRANTS: Final[Mapping[Role, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     # role: (on the views, on the state)
     "worker": (("SELECT", "MODIFY"), ("SELECT", "MODIFY")),
     "archiver": (("SELECT",), ("SELECT",)),
+    "delivery": (("SELECT",), ("SELECT", "MODIFY")),
     "api": (("SELECT",), ("SELECT", "MODIFY")),
     "gateway": (("SELECT",), ("SELECT",)),
     "operator": (("SELECT",), ("SELECT",)),

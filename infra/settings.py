@@ -16,7 +16,7 @@ from schemas.errors import Permanent
 
 ENV_PREFIX = "SIJIL_"
 
-Role = Literal["admin", "gateway", "api", "worker", "archiver", "operator", "analytics"]
+Role = Literal["admin", "gateway", "api", "worker", "archiver", "delivery", "operator", "analytics"]
 """Who a process is: decides which secrets it may read."""
 
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -84,6 +84,12 @@ class Settings:
     gateway_health_port: int = _s(8081, "health and metrics port of the gateway")
     worker_health_port: int = _s(8082, "health and metrics port of the worker")
     archiver_health_port: int = _s(8083, "health and metrics port of the archiver")
+
+    # deliveries
+    delivery_health_port: int = _s(8084, "health and metrics port of the delivery process")
+    delivery_since: str = _s(
+        "", "a destination that is new is told what the log took from this time on (RFC 3339); empty: all of it"
+    )
 
     # Kafka
     kafka_bootstrap: str = _s("", "Kafka bootstrap servers; empty: the local stack's")

@@ -27,10 +27,11 @@ from schemas.errors import SijilError
 
 __all__ = ["FIELDS", "Counter", "Gauge", "Histogram", "Log", "logger", "setup"]
 
-_IDS = """event_id event_type pack_id order_id report_id access_id association_id request_id study_uid series_uid
-    sop_uid sop_class_uid transfer_syntax_uid site ae_title role instance source version"""
+_IDS = """event_id event_type pack_id order_id report_id access_id delivery_id association_id request_id study_uid
+    series_uid sop_uid sop_class_uid transfer_syntax_uid site ae_title role instance source version"""
 _PLACES = """topic partition offset end_offset group sequence keyspace table statement bucket key pid port host path
-    part command setting migration folder"""
+    part command setting migration folder
+    destination"""
 _FIGURES = """reason status error attempt delay_s seconds milliseconds bytes count instances packs rows events lag
     backlog backlog_bytes free_mb limit_mb total done signal exit_status state"""
 

@@ -677,6 +677,63 @@ class AccessEmergency(_Access, frozen=True, kw_only=True):
         return self.study_uid or self.access_id
 
 
+# ------------------------------------------------------------------------------------------------ deliveries
+
+
+class _Attempt(Event, frozen=True, kw_only=True):
+    """An attempt to hand something to somebody has ended. What was handed over stands nowhere on the log."""
+
+    delivery_id: Id
+    destination: Code
+    attempt: Annotated[int, msgspec.Meta(ge=1)]
+    occurred: Time
+
+
+class _ReportAttempt(_Attempt, frozen=True, kw_only=True):
+    TOPIC = "reports"
+    report_id: Id
+    version: Annotated[int, msgspec.Meta(ge=1)]
+
+    def key(self) -> str:
+        return self.report_id
+
+
+class _StudyAttempt(_Attempt, frozen=True, kw_only=True):
+    TOPIC = "study.lifecycle"
+    study_uid: Uid
+
+    def key(self) -> str:
+        return self.study_uid
+
+
+class ReportDelivered(_ReportAttempt, frozen=True, kw_only=True):
+    """A destination has a version of a report: it has said so."""
+
+    TYPE = "report.delivered.v1"
+
+
+class ReportDeliveryFailed(_ReportAttempt, frozen=True, kw_only=True):
+    """A destination has not taken a version of a report."""
+
+    TYPE = "report.delivery-failed.v1"
+    reason: Code
+    will_retry: Annotated[bool, msgspec.Meta(description="false: it waits for a person")]
+
+
+class StudyDelivered(_StudyAttempt, frozen=True, kw_only=True):
+    """A destination knows of a study as it is: it has said so."""
+
+    TYPE = "study.delivered.v1"
+
+
+class StudyDeliveryFailed(_StudyAttempt, frozen=True, kw_only=True):
+    """A destination has not taken what it was told of a study."""
+
+    TYPE = "study.delivery-failed.v1"
+    reason: Code
+    will_retry: Annotated[bool, msgspec.Meta(description="false: it waits for a person")]
+
+
 # ------------------------------------------------------------------------------------------------ dead letters
 
 
@@ -732,6 +789,10 @@ EVENTS: tuple[type[Event], ...] = (
     AccessUsed,
     AccessDenied,
     AccessEmergency,
+    ReportDelivered,
+    ReportDeliveryFailed,
+    StudyDelivered,
+    StudyDeliveryFailed,
     DeadLetter,
 )
 BY_TYPE: dict[str, type[Event]] = {e.TYPE: e for e in EVENTS}

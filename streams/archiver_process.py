@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 
-from infra import clock, telemetry
+from infra import clock, service, telemetry
 from infra.active_views import active_keyspace
 from infra.cassandra import CassandraTables
 from infra.chain import ChainedLog
@@ -17,7 +17,6 @@ from infra.objects import S3Objects
 from infra.ports import Select
 from infra.settings import Settings
 from schemas.errors import Transient
-from streams import service
 from streams.apply import VIEWS
 from streams.archiver import RETRY_S, Archiver
 from streams.emission import publisher

@@ -15,7 +15,8 @@ def worker() -> None:
 
     Runs until it is stopped. Ends with status 75 when a rebuild has switched to other tables: start it again.
     """
-    from streams import service, worker_process
+    from infra import service
+    from streams import worker_process
 
     settings = Settings.load("worker")
     service.run("worker", partial(worker_process.serve, settings), settings.log_level)
@@ -27,7 +28,8 @@ def archiver() -> None:
 
     Gives way to receiving and searching. Runs until it is stopped.
     """
-    from streams import archiver_process, service
+    from infra import service
+    from streams import archiver_process
 
     settings = Settings.load("archiver")
     service.run("archiver", partial(archiver_process.serve, settings), settings.log_level)

@@ -36,11 +36,15 @@ from schemas.events import (
     PersonRegistered,
     ReadingClaimed,
     ReadingReleased,
+    ReportDelivered,
+    ReportDeliveryFailed,
     ReportIssued,
     StepEnded,
     StepStarted,
     StudyCompleted,
     StudyCorrected,
+    StudyDelivered,
+    StudyDeliveryFailed,
     StudyReassigned,
     StudyRejected,
     StudyReopened,
@@ -51,7 +55,18 @@ from schemas.events import (
 from schemas.tables import Write
 from schemas.topics import TOPICS, topic_of
 from streams.facts import Fact
-from streams.projections import accesses, archive, lifecycle, patients, people, reading, rejections, reports, steps
+from streams.projections import (
+    accesses,
+    archive,
+    deliveries,
+    lifecycle,
+    patients,
+    people,
+    reading,
+    rejections,
+    reports,
+    steps,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +112,8 @@ PROJECT: Mapping[type[Event], Project] = {
     CriticalAcknowledged: reports.critical_acknowledged,
     ReadingClaimed: reading.claimed,
     ReadingReleased: reading.released,
+    ReportDelivered: deliveries.report_delivered,
+    StudyDelivered: deliveries.study_delivered,
     AccessGranted: accesses.granted,
     AccessUsed: accesses.used,
     AccessDenied: accesses.denied,
@@ -107,8 +124,9 @@ CORRECTIONS: frozenset[type[Event]] = frozenset(
     {ConflictResolved, StudyCorrected, StudyReassigned, StudyRejected, StudyRestored}
 )
 """Projected with all corrections of their study (streams.corrections)."""
-NOT_PROJECTED: frozenset[type[Event]] = frozenset({DeadLetter})
-"""Read from the log itself by who looks after them."""
+NOT_PROJECTED: frozenset[type[Event]] = frozenset({DeadLetter, ReportDeliveryFailed, StudyDeliveryFailed})
+"""Dead letters are read from the log itself by who looks after them. What is not delivered stands in its outbox, which
+is state; the log keeps the attempts."""
 
 TOPICS_FOLLOWED: tuple[str, ...] = tuple(t.name for t in TOPICS if t.name != topic_of(DeadLetter))
 """Also those that carry no event yet: a newer producer's facts must stop an older worker, not pass it by."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
 
-from infra import clock, telemetry
+from infra import clock, service, telemetry
 from infra.active_views import active_keyspace
 from infra.cassandra import CassandraTables
 from infra.chain import ChainedLog
@@ -17,7 +17,6 @@ from infra.settings import Settings
 from schemas.errors import Transient
 from schemas.events import AccessGranted
 from schemas.topics import topic_of
-from streams import service
 from streams.apply import Projector
 from streams.dispatch import TOPICS_FOLLOWED
 from streams.emission import publisher

@@ -60,5 +60,6 @@ def _figures(settings: Settings) -> list[tuple[str, int]]:
         ("gateway", settings.gateway_health_port),
         ("worker", settings.worker_health_port),
         ("archiver", settings.archiver_health_port),
+        ("delivery", settings.delivery_health_port),
         ("api", settings.http_port),
     ]

@@ -40,6 +40,10 @@ S3_ACTIONS: Mapping[Role, Mapping[str, tuple[str, ...]]] = {
         "bucket_documents": ("Read", "Write"),
         "bucket_anchors": ("Read", "Write", "List"),
     },
+    "delivery": {
+        "bucket_documents": ("Read",),
+        "bucket_anchors": ("Read", "Write", "List"),
+    },
     "operator": {
         bucket: ("Read", "List") for bucket in ("bucket_packs", "bucket_archive", "bucket_documents", "bucket_anchors")
     },

@@ -126,6 +126,15 @@ PARTS: tuple[Part, ...] = (
         health_port=lambda s: s.archiver_health_port,
     ),
     Part(
+        "delivery",
+        WORKERS,
+        port=lambda s: s.delivery_health_port,
+        ports=_of("delivery_health_port"),
+        command=_process("delivery"),
+        probe=lambda s: probes.http_ready(reachable(s.health_host), s.delivery_health_port),
+        health_port=lambda s: s.delivery_health_port,
+    ),
+    Part(
         "gateway",
         DOORS,
         port=lambda s: s.dicom_port,

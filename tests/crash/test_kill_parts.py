@@ -20,7 +20,7 @@ from tests.bench.corpus import Instance, make_ct
 pytestmark = [pytest.mark.connected, pytest.mark.slow]
 
 SLICES = 40
-PARTS = ("kafka", "cassandra", "seaweedfs", "gateway", "api", "worker", "archiver")
+PARTS = ("kafka", "cassandra", "seaweedfs", "gateway", "api", "worker", "archiver", "delivery")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A long-running process of this room: signals, deadline, exit status.
+"""A long-running process without a door of its own: signals, deadline, exit status.
 
 Stop is SIGTERM or SIGINT, then STOP_S to let go, then an end without ceremony: what was not finished comes again.
 """

@@ -1,0 +1,1 @@
+"""Delivery: what happened goes to those who must know it, from a durable outbox for each of them."""
