@@ -39,6 +39,7 @@ Subspecialty = Annotated[
     str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,63}$", description="code, of SNOMED CT for example")
 ]
 Short = Annotated[str, msgspec.Meta(max_length=128)]
+Day = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{8}$", description="YYYYMMDD")]
 Door = Annotated[str, msgspec.Meta(pattern=r"^[a-z]{2,16}$", description="dimse, stow, import, http")]
 
 
@@ -102,6 +103,22 @@ class InstanceRejected(Event, frozen=True, kw_only=True):
 
     def key(self) -> str:
         return self.study_uid or self.rejection_id
+
+
+class StudyExpected(Event, frozen=True, kw_only=True):
+    """Images of a study will come, or have come: an order, or what a device reports of its work, says so."""
+
+    TYPE = "study.expected.v1"
+    TOPIC = "study.arrivals"
+    study_uid: Uid
+    basis: Annotated[str, msgspec.Meta(pattern=r"^(order|accession|mpps|van)$")]
+    """`order`: it has the UID that the order gave; `accession`: it has the order's accession number."""
+    site: Site
+    order_id: Id | None = None
+    recorded: Time
+
+    def key(self) -> str:
+        return self.study_uid
 
 
 # ------------------------------------------------------------------------------------------------ study.lifecycle
@@ -460,7 +477,7 @@ class PackArchived(Event, frozen=True, kw_only=True):
         return self.pack_id
 
 
-# ------------------------------------------------------------------------------------------------ reports
+# ------------------------------------------------------------------------------------------------ orders
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True):
@@ -468,6 +485,63 @@ class Named(msgspec.Struct, frozen=True, kw_only=True):
 
     person_id: PersonId
     relation: Annotated[str, msgspec.Meta(pattern=r"^(referring|reporting)$")]
+
+
+class _Order(Event, frozen=True, kw_only=True):
+    """A version of an order. Patient, accession number and what is asked are the S3 document named."""
+
+    TOPIC = "orders"
+    order_id: Id
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    status: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=r"^(draft|active|on-hold|revoked|completed|entered-in-error)$",
+            description="FHIR R4 ServiceRequest.status",
+        ),
+    ]
+    priority: Annotated[str, msgspec.Meta(pattern=r"^(routine|urgent|asap|stat)$", description="FHIR R4 priority")]
+    site: Site
+    study_uid: Uid
+    modality: Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9_]{0,16}$", description="DICOM Modality; empty: any")]
+    day: Day
+    """Of the scheduled start, else of the order, where the site is."""
+    day_before: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{8})?$", description="of the version before; empty: none")]
+    scheduled: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{14})?$", description="start, where the site is")] = ""
+    people: Annotated[list[Named], msgspec.Meta(max_length=4)] = []
+    """Who refers the patient."""
+    actor: Actor
+    recorded: Time
+    bucket: Bucket
+    document_key: Key
+    document_size: Count
+    document_sha256: Sha256
+    previous_key: Annotated[str, msgspec.Meta(max_length=512, description="document of the version before")] = ""
+
+    def key(self) -> str:
+        return self.order_id
+
+
+class OrderPlaced(_Order, frozen=True, kw_only=True):
+    """Something is to be done."""
+
+    TYPE = "order.placed.v1"
+
+
+class OrderChanged(_Order, frozen=True, kw_only=True):
+    """Something of an order is another."""
+
+    TYPE = "order.changed.v1"
+
+
+class OrderCancelled(_Order, frozen=True, kw_only=True):
+    """It is not to be done, or should never have been ordered."""
+
+    TYPE = "order.cancelled.v1"
+    reason: Code
+
+
+# ------------------------------------------------------------------------------------------------ reports
 
 
 class ReportIssued(Event, frozen=True, kw_only=True):
@@ -758,6 +832,7 @@ class DeadLetter(Event, frozen=True, kw_only=True):
 EVENTS: tuple[type[Event], ...] = (
     PackStored,
     InstanceRejected,
+    StudyExpected,
     StudyCompleted,
     StudyReopened,
     DuplicateFound,
@@ -779,6 +854,9 @@ EVENTS: tuple[type[Event], ...] = (
     StepStarted,
     StepEnded,
     PackArchived,
+    OrderPlaced,
+    OrderChanged,
+    OrderCancelled,
     ReportIssued,
     CriticalRaised,
     CriticalEscalated,

@@ -103,6 +103,9 @@ PLACEHOLDER_RUNS = {"0": 1, "9": 4, "1": 5, "x": 2}
 
 NATIONAL_ISSUER = "urn:sijil:eg:national-id"
 
+UNPROVED = "urn:sijil:eg:national-id:unproved"
+"""Issuer of numbers that are said to be national IDs and are not, or not of this patient."""
+
 KEY_NATIONAL, KEY_LOCAL, KEY_STUDY = "national-id", "local", "study"
 
 
@@ -140,11 +143,14 @@ def patient_key(
 ) -> PatientKey:
     """The key of design §Patients: two strangers never share a file.
 
-    `issuer` is never empty: the sending site's when the dataset names none. `birth_date` is DICOM's YYYYMMDD, `sex` M,
+    `issuer` is never empty: the sending site's when the dataset names none; a national ID that does not agree makes no
+    national key either where the dataset names the state as its issuer. `birth_date` is DICOM's YYYYMMDD, `sex` M,
     F or O; a national ID needs both to agree, an absent one does not agree.
     """
     if is_placeholder(patient_id):
         return PatientKey(_key(secret, "study", study_uid), KEY_STUDY)
+    if issuer == NATIONAL_ISSUER:
+        issuer = UNPROVED
     try:
         national = NationalID.parse(patient_id)
     except Invalid:

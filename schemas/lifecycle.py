@@ -60,3 +60,19 @@ CRITICAL_TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
     "acknowledged": frozenset(),
 }
 """A critical result: raised, passed on from contact to contact, and acknowledged once, by whoever reads it back."""
+
+
+ORDER_TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
+    "": frozenset({"draft", "active", "on-hold", "completed"}),
+    "draft": frozenset({"draft", "active", "on-hold", "revoked", "entered-in-error"}),
+    "active": frozenset({"active", "on-hold", "revoked", "completed", "entered-in-error"}),
+    "on-hold": frozenset({"active", "on-hold", "revoked", "entered-in-error"}),
+    "completed": frozenset({"completed", "entered-in-error"}),
+    "revoked": frozenset({"entered-in-error"}),
+    "entered-in-error": frozenset(),
+}
+"""FHIR R4 request-status: from → to, each arrow a new version; "" is an order that is not there yet. What was revoked
+is ordered anew, so that nobody examines a patient by an order that was taken back.
+"""
+
+ORDER_CANCELLED: Final = frozenset({"revoked", "entered-in-error"})

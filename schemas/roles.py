@@ -14,6 +14,7 @@ class Role(StrEnum):
     """What somebody is to the archive. A person with several roles acts in one at a time."""
 
     TECHNICIAN = "technician"
+    CLERK = "clerk"
     RADIOLOGIST = "radiologist"
     RESIDENT = "resident"
     DOCTOR = "doctor"
@@ -30,6 +31,7 @@ class Role(StrEnum):
 
 ROLES: Mapping[Role, str] = {
     Role.TECHNICIAN: "makes images at a site, and sees that they arrived",
+    Role.CLERK: "registers patients and places orders at a site",
     Role.RADIOLOGIST: "reads and reports the studies of the sites they work for",
     Role.RESIDENT: "learns to read: writes reports that a radiologist signs",
     Role.DOCTOR: "refers and treats: sees their own patients, and others in an emergency",
@@ -76,6 +78,7 @@ class Permission(StrEnum):
     PEOPLE_WRITE = "people.write"
     AE_READ = "ae.read"
     AE_WRITE = "ae.write"
+    ORDER_READ = "order.read"
     ORDER_WRITE = "order.write"
     METRICS_READ = "metrics.read"
     DEAD_LETTERS_READ = "dead-letters.read"
@@ -110,6 +113,7 @@ PERMISSIONS: Mapping[Permission, str] = {
     Permission.PEOPLE_WRITE: "register, change and end staff",
     Permission.AE_READ: "the AE table",
     Permission.AE_WRITE: "change the AE table",
+    Permission.ORDER_READ: "see orders, modality worklist",
     Permission.ORDER_WRITE: "place and change orders",
     Permission.METRICS_READ: "figures of the machines",
     Permission.DEAD_LETTERS_READ: "events that could not be processed",
@@ -150,6 +154,12 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.STUDY_CORRECT: _S.OWN_SITE,
         _P.CORRECTIONS_READ: _S.OWN_SITE,
         _P.QUARANTINE_READ: _S.OWN_SITE,
+        _P.ORDER_READ: _S.OWN_SITE,
+        _P.ORDER_WRITE: _S.OWN_SITE,
+    },
+    Role.CLERK: {
+        **_EVERYONE,
+        _P.ORDER_READ: _S.OWN_SITE,
         _P.ORDER_WRITE: _S.OWN_SITE,
     },
     Role.RADIOLOGIST: {
@@ -167,6 +177,7 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.PATIENT_FILE: _S.OWN_SITE,
         _P.TREATING_WRITE: _S.OWN_SITE,
         _P.CORRECTIONS_READ: _S.OWN_SITE,
+        _P.ORDER_READ: _S.OWN_SITE,
         _P.ACCESS_EMERGENCY: _S.WHOLE,
     },
     Role.RESIDENT: {
@@ -179,6 +190,7 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.CRITICAL_ACKNOWLEDGE: _S.OWN_SITE,
         _P.PATIENT_FILE: _S.OWN_SITE,
         _P.CORRECTIONS_READ: _S.OWN_SITE,
+        _P.ORDER_READ: _S.OWN_SITE,
         _P.ACCESS_EMERGENCY: _S.WHOLE,
     },
     Role.DOCTOR: {
@@ -189,6 +201,7 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.REPORT_READ: _S.OWN_PATIENTS,
         _P.CRITICAL_ACKNOWLEDGE: _S.OWN_PATIENTS,
         _P.PATIENT_FILE: _S.OWN_PATIENTS,
+        _P.ORDER_READ: _S.OWN_PATIENTS,
         _P.ORDER_WRITE: _S.OWN_PATIENTS,
         _P.ACCESS_EMERGENCY: _S.WHOLE,
     },
@@ -198,6 +211,7 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.STUDY_READ: _S.SELF,
         _P.REPORT_READ: _S.SELF,
         _P.PATIENT_FILE: _S.SELF,
+        _P.ORDER_READ: _S.SELF,
         _P.ACCESS_READ_OWN: _S.SELF,
         _P.ACCESS_READ_STUDY: _S.SELF,
     },
@@ -210,6 +224,7 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.STUDY_CORRECT: _S.WHOLE,
         _P.REPORT_READ: _S.WHOLE,
         _P.TIMES_READ: _S.WHOLE,
+        _P.ORDER_READ: _S.WHOLE,
         _P.PATIENT_FILE: _S.WHOLE,
         _P.PATIENT_LINK: _S.WHOLE,
         _P.TREATING_WRITE: _S.WHOLE,
@@ -248,6 +263,7 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.REPORT_READ: _S.WHOLE,
         _P.PATIENT_FILE: _S.WHOLE,
         _P.TREATING_WRITE: _S.WHOLE,
+        _P.ORDER_READ: _S.WHOLE,
         _P.ORDER_WRITE: _S.WHOLE,
         _P.CHANGES_READ: _S.WHOLE,
     },
@@ -262,6 +278,7 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
 
 DEFAULT_PURPOSE: Mapping[Role, str] = {
     Role.TECHNICIAN: "TREAT",
+    Role.CLERK: "TREAT",
     Role.RADIOLOGIST: "TREAT",
     Role.RESIDENT: "TREAT",
     Role.DOCTOR: "TREAT",

@@ -88,6 +88,48 @@ class Delete:
 
 Write = Upsert | Delete
 
+ORDER_COLUMNS: dict[str, str] = {
+    "version": "int",
+    "status": "text",
+    "site": "text",
+    "day": "text",  # of the scheduled start, else of the order, where the site is
+    "scheduled": "text",  # YYYYMMDDHHMMSS where the site is; empty: any time of the day
+    "priority": "text",
+    "accession": "text",
+    "placer": "text",
+    "study_uid": "text",
+    "patient_key": "text",
+    "patient_name": "text",
+    "patient_id": "text",
+    "issuer": "text",
+    "birth_date": "text",
+    "sex": "text",
+    "phone": "text",
+    "modality": "text",
+    "station_ae": "text",
+    "body_part": "text",
+    "procedure_code": "text",
+    "procedure_scheme": "text",
+    "procedure_text": "text",
+    "reason": "text",
+    "requester": "text",
+    "referrer_name": "text",
+    "authored": "text",
+    "recorded": "text",
+    "stated_by": "text",
+    "bucket": "text",
+    "document_key": "text",
+    "document_size": "bigint",
+    "document_sha256": "text",
+}
+"""What every list of orders holds."""
+
+
+def _orders(name: str, partition: tuple[str, ...], about: str) -> Table:
+    columns = {**{n: ORDER_COLUMNS[n] for n in partition}, "order_id": "text", **ORDER_COLUMNS}
+    return Table(name, columns, partition, ("order_id",), source="orders", about=about)
+
+
 EVER = "ever"
 """What `study_counts` counts years of."""
 
@@ -867,6 +909,31 @@ TABLES: tuple[Table, ...] = (
         ("study_uid", "record_offset"),
         source="study.arrivals",
         about="Completeness timers: a study's last arrival by its minute of the log; gone when completed or overtaken.",
+    ),
+    Table(
+        "orders",
+        {"order_id": "text", **ORDER_COLUMNS},
+        ("order_id",),
+        ("version",),
+        frozenset({"version"}),
+        source="orders",
+        about="All versions of an order.",
+    ),
+    _orders("orders_by_patient", ("patient_key",), "The orders of a patient as they are now."),
+    _orders("orders_by_accession", ("site", "accession"), "The orders of a site's accession number as they are now."),
+    _orders(
+        "orders_by_site_day",
+        ("site", "day"),
+        "The orders of a day where the site is, as they are now: the clerk's list and the modality worklist.",
+    ),
+    _orders("orders_by_referrer", ("requester",), "The orders by which somebody refers patients, as they are now."),
+    Table(
+        "orders_by_study",
+        {"study_uid": "text", "order_id": "text", "basis": "text", "site": "text", "recorded": "text"},
+        ("study_uid",),
+        ("order_id",),
+        source="study.arrivals",
+        about="Which orders expect a study, and why: it has the UID that the order gave, or its accession number.",
     ),
     Table(
         "projection_positions",

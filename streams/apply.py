@@ -101,7 +101,7 @@ class Projector:
             try:
                 if isinstance(material, Invalid):
                     raise material
-                writes += within(project(fact, material))
+                writes += within(project(fact, material, self._secret))
             except Invalid as error:
                 applied.failed.append((fact, error))
         return writes

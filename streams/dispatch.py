@@ -25,6 +25,9 @@ from schemas.events import (
     DuplicateFound,
     Event,
     InstanceRejected,
+    OrderCancelled,
+    OrderChanged,
+    OrderPlaced,
     PackArchived,
     PackStored,
     PatientKeptApart,
@@ -45,6 +48,7 @@ from schemas.events import (
     StudyCorrected,
     StudyDelivered,
     StudyDeliveryFailed,
+    StudyExpected,
     StudyReassigned,
     StudyRejected,
     StudyReopened,
@@ -60,6 +64,7 @@ from streams.projections import (
     archive,
     deliveries,
     lifecycle,
+    orders,
     patients,
     people,
     reading,
@@ -76,20 +81,24 @@ class Wanted:
     kind: str
     """`person`: patient and study as a pack's manifest has them (StudyPart); `shown`: an access list (list[Shown]);
     `correction`: what was decided (schemas.corrections.Document); `note`: the manifest of a rejection note (Manifest);
-    `step`: what a device says of its examination (schemas.steps.StepDocument).
+    `step`: what a device says of its examination (schemas.steps.StepDocument);
+    `order`: what an order says and said (streams.projections.orders.OrderMaterial).
     """
     key: str
     bucket: str = ""
     """Empty: the bucket of documents."""
     sha256: str = ""
     """Empty: the event does not say."""
+    before: str = ""
+    """Of an order: key of the version before, in the same bucket; empty: there is none."""
 
 
-# Projections with the two or three arguments (fact, its event, what was wanted).
+# Projections with the two to four arguments (fact, its event, what was wanted, the secret of patient keys).
 Project = Callable[..., list[Write]]
 
 PROJECT: Mapping[type[Event], Project] = {
     InstanceRejected: rejections.rejected,
+    StudyExpected: orders.expected,
     StudyCompleted: lifecycle.completed,
     StudyReopened: lifecycle.reopened,
     ConflictFound: lifecycle.conflict_found,
@@ -106,6 +115,9 @@ PROJECT: Mapping[type[Event], Project] = {
     PackArchived: archive.archived,
     StepStarted: steps.started,
     StepEnded: steps.ended,
+    OrderPlaced: orders.stated,
+    OrderChanged: orders.stated,
+    OrderCancelled: orders.stated,
     ReportIssued: reports.issued,
     CriticalRaised: reports.critical_raised,
     CriticalEscalated: reports.critical_escalated,
@@ -119,6 +131,8 @@ PROJECT: Mapping[type[Event], Project] = {
     AccessDenied: accesses.denied,
     AccessEmergency: accesses.emergency,
 }
+KEYED: frozenset[type[Event]] = frozenset({OrderPlaced, OrderChanged, OrderCancelled})
+"""Projected with the secret: whose patient key they are follows from what their documents say."""
 BY_STUDY: frozenset[type[Event]] = frozenset({PackStored})
 CORRECTIONS: frozenset[type[Event]] = frozenset(
     {ConflictResolved, StudyCorrected, StudyReassigned, StudyRejected, StudyRestored}
@@ -145,11 +159,14 @@ def wanted(event: Event) -> Wanted | None:
             return Wanted("correction", event.document_key or "", event.bucket, event.document_sha256 or "")
         case StepStarted() | StepEnded():
             return Wanted("step", event.document_key, event.bucket, event.document_sha256)
+        case OrderPlaced() | OrderChanged() | OrderCancelled():
+            return Wanted("order", event.document_key, event.bucket, event.document_sha256, event.previous_key)
         case _:
             return None
 
 
-def project(fact: Fact, material: Any = None) -> list[Write]:
+def project(fact: Fact, material: Any = None, secret: bytes = b"") -> list[Write]:
     """Writes of a fact whose type is in PROJECT. `material` is what `wanted` asked for."""
-    extra = () if material is None else (material,)
+    extra: tuple[Any, ...] = () if material is None else (material,)
+    extra += (secret,) if type(fact.event) in KEYED else ()
     return PROJECT[type(fact.event)](fact, fact.event, *extra)

@@ -20,11 +20,14 @@ from infra.ports import Objects
 from schemas.corrections import Document, decode_document
 from schemas.errors import Invalid, NotFound
 from schemas.events import Event, PackStored, Shown
+from schemas.orders import Order
+from schemas.orders import read as read_order
 from schemas.pack import Manifest, decode_manifest
 from schemas.steps import StepDocument, decode_step
 from streams.dispatch import Wanted, wanted
 from streams.facts import Fact
 from streams.pack_rows import StudyPart
+from streams.projections.orders import OrderMaterial
 from streams.projections.studies import study_part
 
 log = telemetry.logger(__name__)
@@ -38,6 +41,7 @@ FIRST_S, MOST_S = 0.1, 1.0
 T = TypeVar("T")
 
 _shown = msgspec.json.Decoder(list[Shown])
+_resource = msgspec.json.Decoder(dict[str, Any])
 
 
 class Material:
@@ -78,9 +82,16 @@ class Material:
             raise TypeError("only a pack has a manifest")
         return await self._fetch(event.bucket, event.manifest_key, "manifest-missing", lambda d: _checked(event, d))
 
-    async def _wanted(self, want: Wanted | None) -> StudyPart | list[Shown] | Manifest | Document | StepDocument | None:
+    async def _wanted(
+        self, want: Wanted | None
+    ) -> StudyPart | list[Shown] | Manifest | Document | StepDocument | OrderMaterial | None:
         if want is None:
             return None
+        if want.kind == "order":
+            now = await self._fetch(want.bucket, want.key, "order-missing", lambda d: _order(_same(want, d)))
+            if not want.before:
+                return OrderMaterial(now)
+            return OrderMaterial(now, await self._fetch(want.bucket, want.before, "order-missing", _order))
         if want.kind == "correction":
             return await self._fetch(
                 want.bucket, want.key, "correction-missing", lambda d: decode_document(_same(want, d))
@@ -149,3 +160,10 @@ def _decode_shown(data: bytes) -> list[Shown]:
         return _shown.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Invalid("access-list-damaged") from error
+
+
+def _order(data: bytes) -> Order:
+    try:
+        return read_order(_resource.decode(data))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid("order-document", "the document of an order is damaged") from error

@@ -111,7 +111,7 @@ class Users:
         write_private(self._path, json.dumps({"users": [asdict(u) for u in users]}, indent=1))
 
 
-_OF_A_SITE = frozenset({Role.TECHNICIAN, Role.RADIOLOGIST, Role.RESIDENT, Role.DOCTOR, Role.GATEWAY})
+_OF_A_SITE = frozenset({Role.TECHNICIAN, Role.CLERK, Role.RADIOLOGIST, Role.RESIDENT, Role.DOCTOR, Role.GATEWAY})
 
 
 def _user(name: str, role: Role, password: str, sites: list[str], *, service: bool) -> User:

@@ -225,6 +225,7 @@ MESSAGES: Mapping[str, str] = {
     "accesses.none.hint": "تظهر الاطلاعات هنا خلال ثوانٍ.",
     # ---- الأدوار والأغراض والنتائج والأفعال
     "role.technician": "فني أشعة",
+    "role.clerk": "موظف استقبال",
     "role.radiologist": "طبيب أشعة",
     "role.resident": "طبيب أشعة مقيم",
     "role.doctor": "طبيب",

@@ -226,6 +226,7 @@ MESSAGES: Mapping[str, str] = {
     "accesses.none.hint": "Accesses appear here within seconds.",
     # ---- roles, purposes, outcomes, actions
     "role.technician": "Technician",
+    "role.clerk": "Clerk",
     "role.radiologist": "Radiologist",
     "role.resident": "Resident in radiology",
     "role.doctor": "Doctor",

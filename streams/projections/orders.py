@@ -1,0 +1,127 @@
+"""order.* → orders in all versions, and as they are now by patient, accession number, day and who refers.
+
+A version that has moved (another day, patient, accession number or referrer) takes its row out of where it was: the
+document of the version before says where that is. study.expected → which orders a study belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.errors import Invalid
+from schemas.events import OrderCancelled, OrderChanged, OrderPlaced, StudyExpected
+from schemas.identity import NATIONAL_ISSUER, patient_key
+from schemas.orders import Order
+from schemas.tables import Delete, Upsert, Write
+from streams.facts import Fact
+
+TEXT_MAX = 1024
+"""Characters of a column; the whole is in the document."""
+KEY_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class OrderMaterial:
+    """What the documents say: of this version, and of the one before."""
+
+    now: Order
+    before: Order | None = None
+
+
+def stated(
+    fact: Fact, event: OrderPlaced | OrderChanged | OrderCancelled, material: OrderMaterial, secret: bytes
+) -> list[Write]:
+    """Each event says all that holds. Raises Invalid(`order-document`) for a document of another site or study."""
+    now = material.now
+    if now.site != event.site or now.study_uid != event.study_uid:
+        raise Invalid("order-document", "the document is not that of its event")
+    columns = _columns(event, now, secret)
+    writes: list[Write] = [
+        Upsert(
+            "orders",
+            {"order_id": event.order_id, "version": event.version},
+            {n: v for n, v in columns.items() if n != "version"},
+            fact.offset,
+        )
+    ]
+    rows = _rows(event.order_id, columns)
+    if material.before is not None:
+        was = _columns(event, material.before, secret) | {"day": event.day_before}
+        left = _rows(event.order_id, was)
+        writes += [Delete(t, key, fact.offset) for t, key in left.items() if rows.get(t) != key]
+    for table, key in rows.items():
+        writes.append(Upsert(table, key, {n: v for n, v in columns.items() if n not in key}, fact.offset))
+    return writes
+
+
+def _rows(order_id: str, columns: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Table → key of an order's row there."""
+    where = {
+        "orders_by_patient": ("patient_key",),
+        "orders_by_accession": ("site", "accession"),
+        "orders_by_site_day": ("site", "day"),
+        "orders_by_referrer": ("requester",),
+    }
+    keys = {t: {n: columns[n] for n in names} for t, names in where.items()}
+    return {t: {**key, "order_id": order_id} for t, key in keys.items() if all(key.values())}
+
+
+def _columns(event: OrderPlaced | OrderChanged | OrderCancelled, order: Order, secret: bytes) -> dict[str, Any]:
+    # A national ID that does not agree with birth date and sex is a number of the site's (schemas.identity)
+    issuer = event.site if order.issuer in ("", NATIONAL_ISSUER) else order.issuer
+    patient = patient_key(
+        secret,
+        patient_id=order.patient_id,
+        issuer=issuer,
+        birth_date=order.birth_date,
+        sex=order.sex,
+        study_uid=order.study_uid,
+    )
+    read = {
+        "placer": order.placer,
+        "patient_name": order.patient_name,
+        "patient_id": order.patient_id,
+        "issuer": order.issuer or event.site,
+        "birth_date": order.birth_date,
+        "sex": order.sex,
+        "phone": order.phone,
+        "modality": order.modality,
+        "station_ae": order.station_ae,
+        "body_part": order.body_part,
+        "procedure_code": order.procedure_code,
+        "procedure_scheme": order.procedure_scheme,
+        "procedure_text": order.procedure_text,
+        "reason": order.reason,
+        "referrer_name": order.referrer_name,
+        "authored": order.authored,
+    }
+    return {
+        "version": event.version,
+        "status": event.status,
+        "site": event.site,
+        "day": event.day,
+        "scheduled": event.scheduled,
+        "priority": event.priority,
+        "accession": order.accession[:KEY_MAX],
+        "study_uid": order.study_uid,
+        "patient_key": patient.value,
+        **{name: value[:TEXT_MAX] for name, value in read.items()},
+        "requester": order.requester,
+        "recorded": event.recorded,
+        "stated_by": event.actor,
+        "bucket": event.bucket,
+        "document_key": event.document_key,
+        "document_size": event.document_size,
+        "document_sha256": event.document_sha256,
+    }
+
+
+def expected(fact: Fact, event: StudyExpected) -> list[Write]:
+    """A device's report of its work alone names no order: nothing to list."""
+    if event.order_id is None:
+        return []
+    key = {"study_uid": event.study_uid, "order_id": event.order_id}
+    columns = {"basis": event.basis, "site": event.site, "recorded": event.recorded}
+    return [Upsert("orders_by_study", key, columns, fact.offset)]
