@@ -733,6 +733,15 @@ TABLES: tuple[Table, ...] = (
         source="accesses",
         about="When somebody saw the reports of a study; newest first, since access_id is a UUIDv7.",
     ),
+    Table(
+        "reports_by_day",
+        {"day": "text", "moment": "text", "report_id": "text", "version": "int"},
+        ("day",),
+        ("moment", "report_id", "version"),
+        frozenset({"moment"}),
+        source="reports",
+        about="Versions of reports by the day (UTC) and moment on which they reached the log, newest first.",
+    ),
     _accesses("accesses_by_study", {"study_uid": "text", "access_id": "text"}, 1, "Who saw a study"),
     _accesses(
         "accesses_by_patient",

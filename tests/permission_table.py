@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from consumers.fhir.ids import patient_id
 from schemas.roles import Permission, Role, Scope, scope_of
 
 METHODS = frozenset({"get", "put", "post", "delete", "head", "options", "patch"})
 ANYTHING = frozenset({Scope.WHOLE, Scope.PSEUDONYMS, Scope.AGGREGATES})
-NAMES_A_TARGET = ("{study}", "{key}", "{report}")
+NAMES_A_TARGET = ("{study}", "{key}", "{patient}", "{report}")
 ENDLESS = frozenset({"/changes/events"})
 
 
@@ -41,6 +42,8 @@ class Target:
             "transaction": "2.25.7",
             "person": "dr-9",
             "other": "k1:" + "z" * 43,
+            "patient": patient_id(self.key),
+            "endpoint": "dicomweb",
             "access": "019550b8-2400-7000-8000-000000000001",
             "ae_title": "NOBODY",
         }
@@ -97,6 +100,13 @@ def _reason(role: Role, method: str, path: str, permission: Permission, own: boo
     if own or scope in ANYTHING or not targeted or permission is Permission.STUDY_STORE:
         return ""
     return "scope"
+
+
+def reason_of(body: Mapping[str, Any]) -> str:
+    """Why a door refused, of a problem (RFC 9457) or of a FHIR OperationOutcome."""
+    if body.get("resourceType") == "OperationOutcome":
+        return str(body["issue"][0]["details"]["coding"][0]["code"])
+    return str(body.get("reason"))
 
 
 def _report(study_uid: str) -> Mapping[str, Any]:

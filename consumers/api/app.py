@@ -30,6 +30,10 @@ from consumers.api.routes import (
     corrections,
     drafts,
     emergency,
+    fhir_metadata,
+    fhir_patients,
+    fhir_reports,
+    fhir_studies,
     papers,
     people,
     printed,
@@ -106,6 +110,10 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     written = Drafts(lambda: views.tables)
     drafts.add(app, guard, room, written)
     reading.add(guard, room, written)
+    fhir_metadata.add(app, door, room)
+    fhir_patients.add(guard, room)
+    fhir_studies.add(app, guard, room)
+    fhir_reports.add(guard, room)
     freshness.watch(CORRECTIONS, room.forget)
     changes.add(guard, room, Feed(door.log), lambda: door.stopping)
 

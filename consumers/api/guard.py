@@ -29,6 +29,7 @@ from consumers.api.reach import Reach
 from consumers.api.read_after import ReadAfter
 from consumers.api.scope import Scopes
 from consumers.api.standing import Standing
+from consumers.fhir.ids import patient_key_of
 from infra.http_caller import PURPOSE_HEADER, STANDINGS, caller_of
 from infra.http_methods import is_head
 from infra.http_problems import ACCESS_HEADER
@@ -261,7 +262,7 @@ class Guard:
         self, request: Request, caller: Caller, permission: Permission, action: str, reach: Reach
     ) -> Reach:
         """The reach that covers what the address names. Raises Forbidden, recorded."""
-        study, key = _study_of(request), str(request.path_params.get("key", ""))
+        study, key = _study_of(request), _patient_of(request)
         beyond = await self._names_beyond(reach, study, key)
         if beyond is not None:  # a statement of just now may cover it
             reach = await self._scopes.reach(caller, permission, anew=True)
@@ -316,8 +317,11 @@ def _study_of(request: Request) -> str:
 
 
 def _patient_of(request: Request) -> str:
-    """The patient whose file a refused request named."""
+    """The patient whose file an address names, by the key or as FHIR's id."""
     key: str = request.path_params.get("key", "")
+    if not key and (id := request.path_params.get("patient", "")):
+        with suppress(Invalid):
+            key = patient_key_of(id)
     return key if is_patient_key(key) else ""
 
 

@@ -226,6 +226,26 @@ def patient(patient_key: str) -> Select:
     return Select("patients", {"patient_key": patient_key})
 
 
+def links_of(patient_key: str) -> Select:
+    """Which files people joined to a patient's, and which they keep apart."""
+    return Select("patient_links", {"patient_key": patient_key}, limit=200)
+
+
+def link_decisions(month: str, limit: int) -> Select:
+    """What was decided of files in a month (YYYYMM), newest first."""
+    return Select("patient_links_by_month", {"month": month}, limit=limit)
+
+
+def link_proposals(month: str, limit: int) -> Select:
+    """Files that look like one person's, of a month (YYYYMM)."""
+    return Select("link_proposals", {"month": month}, limit=limit)
+
+
+def reports_of_day(day: str) -> Select:
+    """Versions of reports that reached the log on a day (YYYYMMDD, UTC), newest first."""
+    return Select("reports_by_day", {"day": day})
+
+
 def reports_of(study_uid: str) -> Select:
     """Versions of the reports of a study; of each report the newest first."""
     return Select("reports_by_study", {"study_uid": study_uid})

@@ -1,7 +1,8 @@
 """Scopes: what a caller's permission covers, from the facts of the read models alone.
 
 Own site: studies that a site of theirs sent. Own patients: those whom reports name them as referring or reporting, or
-statements as treating. Both are widened by what was shared with them for a time and by emergencies that they stated.
+statements as treating, with all files that are joined to theirs. Both are widened by what was shared with them for a
+time and by emergencies that they stated.
 Facts are believed for FACTS_S; who is about to be refused is looked up anew, so that a statement holds at once.
 """
 
@@ -14,6 +15,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from consumers.api import queries
+from consumers.api.linked import Linked
 from consumers.api.planner import ByAccession, ByReach, BySop, ByUid, Plan
 from consumers.api.reach import WHOLE, Reach
 from infra import clock
@@ -66,6 +68,7 @@ class Scopes:
         self._facts: OrderedDict[str, tuple[float, Reach]] = OrderedDict()
         self._places: OrderedDict[str, tuple[float, Place]] = OrderedDict()
         self._let_in: dict[str, list[_Let]] = {}
+        self.linked = Linked(tables)
 
     # -------------------------------------------------------------------------------------------- who
 
@@ -75,7 +78,7 @@ class Scopes:
             case Scope.WHOLE | Scope.PSEUDONYMS | Scope.AGGREGATES:
                 return WHOLE
             case Scope.SELF:
-                return Reach(patients=frozenset({caller.patient_key} - {""}))
+                return Reach(patients=await self.linked.widened((caller.patient_key,)))
             case Scope.OWN_SITE if ALL_SITES in caller.sites:
                 return WHOLE
             case Scope.OWN_SITE if permission not in WIDENED or not caller.person_id:
@@ -118,7 +121,7 @@ class Scopes:
         covered = {row["study_uid"] for row in reported if row["relation"]}
         places = await self.places(covered)
         patients |= {p.patient_key for p in places.values()} - {""}
-        return Reach(patients=frozenset(patients), studies=frozenset(studies | covered))
+        return Reach(patients=await self.linked.widened(patients), studies=frozenset(studies | covered))
 
     def let_in(self, actor: str, study_uid: str, patient_key: str, until: datetime) -> None:
         """An emergency was stated here: it holds at once, before its event is projected."""

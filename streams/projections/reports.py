@@ -28,6 +28,8 @@ def issued(fact: Fact, event: ReportIssued) -> list[Write]:
     }
     version = {"report_id": event.report_id, "version": event.version}
     writes: list[Write] = [Upsert("reports", version, {**columns, "study_uids": list(event.study_uids)}, fact.offset)]
+    day = {"day": fact.day, "moment": fact.log_time, **version}
+    writes.append(Upsert("reports_by_day", day, {}, fact.offset))
     for uid in dict.fromkeys(event.study_uids):
         writes.append(Upsert("reports_by_study", {"study_uid": uid, **version}, columns, fact.offset))
         for named in event.people:

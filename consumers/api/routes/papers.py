@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -14,7 +13,7 @@ import msgspec
 from consumers.api import queries, status
 from consumers.api.current import current
 from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
-from consumers.api.overlay import LAID
+from consumers.api.person import person
 from consumers.api.room import Room
 from consumers.api.routes.lists import JSON, PAGE, limit_of, patient_key_of, without
 from consumers.api.walk import Deadline, Partition, Reader, merged
@@ -25,9 +24,6 @@ from schemas.roles import Permission
 
 FHIR = "application/fhir+json"
 PACKS_SHOWN_MAX = 200
-
-REASSIGNED = "reassigned"
-"""`basis` of a patient whom no dataset names."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _DAY = re.compile(r"[0-9]{4}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])\Z")
@@ -170,26 +166,30 @@ def version_of(ask: Ask) -> int:
 def _add_patient(guard: Guard, room: Room) -> None:
     async def patient(ask: Ask) -> Answer:
         key = patient_key_of(ask)
-        rows = await room.views.tables.select(queries.patient(key)) or await _reassigned(room, key)
-        if not rows:
+        row = await person(room.views.tables, key)
+        if row is None:
             raise NotFound("this patient is not in the archive, or not yet searchable")
-        shown = ((rows[0]["last_study_uid"], key),) if rows[0]["last_study_uid"] else ()
-        return _json(OfSearch({"patient_key": (key,)}, shown, key), rows[0])
+        replaces, replaced_by = (await room.scopes.linked.group(key)).links(key)
+        shown = ((row["last_study_uid"], key),) if row["last_study_uid"] else ()
+        links = {"replaces": replaces, "replaced_by": replaced_by}
+        return _json(OfSearch({"patient_key": (key,)}, shown, key), row | links)
 
     async def patient_studies(ask: Ask) -> Answer:
         key, limit = patient_key_of(ask), limit_of(ask)
         deadline = Deadline(room.settings.query_deadline_s)
         rows: list[Row] = []
-        async for chunk in merged(Reader(room.views.tables), [Partition(queries.by_patient(key))], deadline):
+        keys = (await room.scopes.linked.group(key)).keys
+        files = [Partition(queries.by_patient(k)) for k in keys]
+        async for chunk in merged(Reader(room.views.tables), files, deadline):
             # One that was reassigned is here under its old and under its new patient.
-            of_them = [r for r in await current(room.views.tables, chunk) if r.get("patient_key", key) == key]
+            of_them = [r for r in await current(room.views.tables, chunk) if r["patient_key"] in keys]
             rows += await room.scopes.kept(ask.reach, of_them)
             if len(rows) >= limit:
                 break
         del rows[limit:]
         base = room.base(ask)
         studies = [_study(row, base) for row in rows]
-        shown = [(row["study_uid"], key) for row in rows]
+        shown = [(row["study_uid"], row["patient_key"]) for row in rows]
         return _json(OfSearch({"patient_key": (key,)}, shown, key), {"patient_key": key, "studies": studies})
 
     guard.get(
@@ -206,25 +206,10 @@ def _add_patient(guard: Guard, room: Room) -> None:
         patient_studies,
         permission=Permission.PATIENT_FILE,
         action="read-patient",
-        summary="A patient's file: the studies of all sites, newest first",
+        summary="A patient's file: the studies of all sites and of all files joined to it, newest first",
         tag="Patients",
         parameters=PAGE,
     )
-
-
-async def _reassigned(room: Room, key: str) -> list[Row]:
-    """A patient who is known by studies alone that people gave them: as the newest of these has them."""
-    listed = await room.views.tables.select(replace(queries.by_patient(key), limit=1))
-    return [
-        {
-            "patient_key": key,
-            "basis": REASSIGNED,
-            **{n: row[n] for n in ("patient_name", "patient_id", "issuer", "birth_date", "sex")},
-            "last_study_uid": row["study_uid"],
-        }
-        for row in await current(room.views.tables, listed)
-        if LAID in row and row["patient_key"] == key
-    ]
 
 
 def _study(row: Row, base: str) -> dict[str, Any]:

@@ -12,12 +12,14 @@ import pytest
 from fastapi.routing import APIRoute
 
 from consumers.api.guard import LAG_HEADER, GuardedRoute
+from consumers.fhir.ids import patient_id, patient_key_of
 from infra.chain import ChainedLog
 from infra.http_door import HttpDoor, compose, installed
 from infra.http_problems import ACCESS_HEADER
 from infra.memory import MemoryLog, MemoryObjects
 from schemas.events import AccessDenied, AccessGranted, AccessUsed
 from schemas.tables import Upsert
+from tests.permission_table import reason_of
 from tests.unit.consumers.archive import MemoryArchive, part10
 
 STAFF = {
@@ -27,7 +29,7 @@ STAFF = {
     "/fhir/PractitionerRole",
     "/fhir/PractitionerRole/{person}",
 }
-OF_THE_DOOR = {"/metrics", "/me", "/ae", "/emergency", *STAFF}
+OF_THE_DOOR = {"/metrics", "/me", "/ae", "/emergency", "/fhir/Endpoint", "/fhir/Endpoint/{endpoint}", *STAFF}
 """What is not open and has no patient data: figures, who one is, the AE table, what an emergency states, staff."""
 PAGES = "consumers.web."
 """Their only source are the guarded routes (contract of import-linter: pages read through the API)."""
@@ -64,7 +66,7 @@ ENDLESS = {"/changes/events"}
 """Answers without an end: `test_changes` reads them."""
 
 
-ASKED = {"/accesses": "?outcome=denied"}
+ASKED = {"/accesses": "?outcome=denied", "/fhir/Patient": "?identifier=P-77"}
 """What an address does not do without."""
 
 
@@ -78,6 +80,7 @@ def addresses(archive: MemoryArchive) -> list[str]:
         "{frames}": "1",
         "{path:path}": "7FE00010",
         "{key}": patient_key(archive),
+        "{patient}": patient_id(patient_key(archive)),
         "{report}": REPORT,
         "{version}": "1",
         "{access}": ACCESS,
@@ -172,11 +175,13 @@ def test_a_purpose_that_is_not_allowed_is_refused_and_recorded(archive: MemoryAr
     denied: dict[str, Any] = {e.access_id: e for e in archive.journal.events(AccessDenied)}
     for path, answer in zip(paths, answers, strict=True):
         assert answer.status_code == 403, path
-        assert answer.headers["Content-Type"] == "application/problem+json"
-        assert answer.json()["reason"] == "research-needs-deidentified-data"
+        fhir = path.startswith("/fhir/")
+        assert answer.headers["Content-Type"] == "application/" + ("fhir+json" if fhir else "problem+json")
+        assert reason_of(answer.json()) == "research-needs-deidentified-data"
         event = denied[answer.headers[ACCESS_HEADER]]
         assert event.study_uid == ("1.2.3" if "/1.2.3" in path else None)
-        assert event.patient_key == (path.split("/")[2] if path.startswith("/patients/") else "")
+        of_one = path.startswith(("/patients/", "/fhir/Patient/"))
+        assert event.patient_key == (patient_key_of(path.split("/")[-1 if fhir else 2]) if of_one else "")
         assert CANARY.encode() not in answer.content
 
 

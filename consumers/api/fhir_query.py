@@ -1,0 +1,194 @@
+"""FHIR searches, the asking half (hl7.org/fhir/R4/search.html): parameters become what is looked for. Pure.
+
+What a resource can be searched by is a table here, which the CapabilityStatement is made from too. A parameter that is
+not in it is refused: to leave a filter out would show more than was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from typing import Final
+
+from consumers.api.audit_event import Span, span_of
+from consumers.fhir.ids import patient_key_of
+from schemas.errors import Invalid
+
+COUNT, COUNT_MAX = 20, 100
+FIRST: Final = datetime(1900, 1, 1, tzinfo=UTC)
+LAST: Final = datetime(2200, 1, 1, tzinfo=UTC)
+RESULT: Final = frozenset({"_count", "_page", "_include", "_format", "_pretty"})
+
+PARAMETERS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
+    "Patient": {
+        "_id": ("token", "id of the Patient"),
+        "identifier": ("token", "national ID, an issuer's number, or the patient key"),
+        "name": ("string", "words of the name in Arabic or Latin letters, whatever the spelling; `*` and `?`"),
+        "birthdate": ("date", "date of birth"),
+    },
+    "ImagingStudy": {
+        "_id": ("token", "Study Instance UID"),
+        "identifier": ("token", "urn:dicom:uid|urn:oid:<UID>, or an accession number"),
+        "patient": ("reference", "Patient/<id>, or patient:identifier=<system>|<number>"),
+        "subject": ("reference", "the same"),
+        "started": ("date", "when the study was made"),
+        "modality": ("token", "of one of its series"),
+        "status": ("token", "available or registered"),
+    },
+    "DiagnosticReport": {
+        "_id": ("token", "id of the report"),
+        "identifier": ("token", "urn:uuid:<id>"),
+        "patient": ("reference", "Patient/<id>, or patient:identifier=<system>|<number>"),
+        "subject": ("reference", "the same"),
+        "study": ("reference", "ImagingStudy/<UID>"),
+        "issued": ("date", "when the version was issued"),
+        "status": ("token", "of the current version; several separated by commas"),
+        "_lastUpdated": ("date", "when the version reached the archive"),
+    },
+    "ServiceRequest": {
+        "_id": ("token", "id of the order"),
+        "identifier": ("token", "accession number, with its site's system or without"),
+        "patient": ("reference", "Patient/<id>, or patient:identifier=<system>|<number>"),
+        "subject": ("reference", "the same"),
+        "status": ("token", "of the order; several separated by commas"),
+        "authored": ("date", "when it was placed"),
+    },
+    "Endpoint": {"_id": ("token", "id of the endpoint")},
+}
+"""Resource → parameter → (type, what it is)."""
+
+INCLUDES: Final[Mapping[str, Mapping[str, str]]] = {
+    "Patient": {},
+    "ImagingStudy": {"patient": "Patient", "subject": "Patient", "endpoint": "Endpoint", "basedon": "ServiceRequest"},
+    "DiagnosticReport": {"patient": "Patient", "subject": "Patient", "study": "ImagingStudy"},
+    "ServiceRequest": {"patient": "Patient", "subject": "Patient"},
+    "Endpoint": {},
+}
+"""Resource → `_include` by parameter → the resource that it brings."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A search as asked."""
+
+    resource: str
+    values: Mapping[str, tuple[str, ...]]
+    """Parameter → its values; `patient` also where `subject` was said."""
+    include: frozenset[str]
+    """Resources to bring along."""
+    count: int
+    page: str
+
+    def one(self, name: str) -> str:
+        """The one value of a parameter; empty if it is not there. Raises Invalid for several."""
+        values = self.values.get(name, ())
+        if len(values) > 1:
+            raise Invalid("search-repeated", f"{name} is there twice: say it once")
+        return values[0] if values else ""
+
+    def any_of(self, name: str) -> frozenset[str]:
+        """The codes of a token parameter that is a list, without their systems; empty: any."""
+        return frozenset(code(v) for v in self.one(name).split(",") if v)
+
+    def span(self, name: str) -> Span | None:
+        """What a date parameter leaves; None if it is not there. Raises Invalid(`date-invalid`)."""
+        return span_of(self.values[name], FIRST, LAST) if name in self.values else None
+
+
+def parse(resource: str, pairs: Iterable[tuple[str, str]]) -> Asked:
+    """Of a query string. Raises Invalid: `search-parameter`, `search-include`, `option-count`, `patient-id`."""
+    known = PARAMETERS[resource]
+    values: dict[str, list[str]] = {}
+    include: set[str] = set()
+    count, page = COUNT, ""
+    for name, value in pairs:
+        if not value:
+            continue
+        if name == "_include":
+            include.add(_include(resource, value))
+        elif name == "_count":
+            count = _count(value)
+        elif name == "_page":
+            page = value
+        elif name in RESULT:
+            continue
+        else:
+            base, _, modifier = name.replace(".identifier", ":identifier").partition(":")
+            if base not in known or modifier not in ("", "identifier") or (modifier and base not in _PATIENT):
+                raise Invalid("search-parameter", f"{resource} is searched by {', '.join(known)}")
+            if base in _PATIENT:
+                base, value = "patient", value if modifier else f"{KEY}{_key(value)}"
+            values.setdefault(base, []).append(value)
+    return Asked(resource, {n: tuple(v) for n, v in values.items()}, frozenset(include), count, page)
+
+
+_PATIENT: Final = ("patient", "subject")
+KEY: Final = "key:"
+"""Before a patient key, in a value of `patient`; an identifier else."""
+
+
+def token(text: str) -> tuple[str, str]:
+    """(system, value) of a token; an empty system: any."""
+    system, bar, value = text.rpartition("|")
+    return (system, value) if bar else ("", text)
+
+
+def code(text: str) -> str:
+    """The code of a token."""
+    return text.rpartition("|")[2]
+
+
+def oid(text: str) -> str:
+    """A UID however it is written."""
+    return code(text).removeprefix("urn:oid:")
+
+
+def local_days(span: Span, zone: tzinfo) -> tuple[str, str]:
+    """The days, YYYYMMDD, on which a span may lie anywhere in Egypt's zone and UTC: first and last; open ends empty."""
+    first = min(span.first.date(), span.first.astimezone(zone).date()) if span.first > FIRST else None
+    last = span.end - timedelta(microseconds=1)
+    end = max(last.date(), last.astimezone(zone).date()) if span.end < LAST else None
+    return (first.strftime("%Y%m%d") if first else "", end.strftime("%Y%m%d") if end else "")
+
+
+def within(span: Span | None, moment: str, zone: tzinfo) -> bool:
+    """Whether a FHIR date or dateTime may lie in a span; a day alone does where a part of it does, there or in UTC, in
+    which a day without a zone is asked for.
+    """
+    if span is None:
+        return True
+    if not moment:
+        return False
+    if len(moment) > 10:
+        return span.holds(moment)
+    day = date.fromisoformat(moment)
+    starts = (datetime.combine(day, time(), UTC), datetime.combine(day, time(), zone))
+    return any(start < span.end and start + timedelta(days=1) > span.first for start in starts)
+
+
+def patients_of(values: Sequence[str]) -> tuple[str, str]:
+    """(patient key, "") or ("", identifier as a token) of `patient`. Raises Invalid for several."""
+    if len(values) != 1:
+        raise Invalid("search-repeated", "patient is there twice: say it once")
+    value = values[0]
+    return (value.removeprefix(KEY), "") if value.startswith(KEY) else ("", value)
+
+
+def _key(reference: str) -> str:
+    return patient_key_of(reference.rpartition("/")[2])
+
+
+def _include(resource: str, value: str) -> str:
+    source, _, name = value.partition(":")
+    found = INCLUDES[resource].get(name.partition(":")[0]) if source == resource else None
+    if found is None:
+        known = ", ".join(f"{resource}:{n}" for n in INCLUDES[resource])
+        raise Invalid("search-include", f"_include is one of {known}" if known else "nothing can be included here")
+    return found
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) > 0):
+        raise Invalid("option-count", f"_count is a number from 1 to {COUNT_MAX}")
+    return min(int(text), COUNT_MAX)

@@ -1,0 +1,44 @@
+"""`GET /fhir/metadata`: what this FHIR door can do. Anybody may ask: it says nothing of anybody."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import msgspec
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from consumers.api.fhir_faces import FhirFaces
+from consumers.api.fhir_query import INCLUDES, PARAMETERS
+from consumers.api.room import Room
+from consumers.fhir.capability import Ability, capability_statement
+from consumers.fhir.codes import MEDIA_TYPE
+from infra import clock
+from infra.http_door import HttpDoor
+
+ELSEWHERE = (
+    Ability("AuditEvent", ("read", "search-type"), {"date": ("date", "when it was recorded")}, about="who saw what"),
+    Ability("Practitioner", ("read", "search-type"), {"identifier": ("token", "a number of the person")}),
+    Ability("PractitionerRole", ("read", "search-type"), {"practitioner": ("reference", "of whom")}),
+)
+"""What other routes of this door answer."""
+
+
+def add(app: FastAPI, door: HttpDoor, room: Room) -> None:
+    """Register the route, and make what goes wrong under /fhir an OperationOutcome."""
+    app.add_middleware(FhirFaces)
+    door.gate.open("/fhir/metadata")
+    made = clock.rfc3339(clock.now())
+    abilities = [_ability(resource) for resource in PARAMETERS] + list(ELSEWHERE)
+
+    @app.get("/fhir/metadata", tags=["FHIR"], summary="CapabilityStatement (FHIR R4)")
+    async def metadata(request: Request) -> Response:
+        base = room.settings.http_public_url.rstrip("/") or str(request.base_url).rstrip("/")
+        found = capability_statement(abilities, base=f"{base}/fhir", version=version("sijil"), date=made)
+        return Response(msgspec.json.encode(found), media_type=MEDIA_TYPE)
+
+
+def _ability(resource: str) -> Ability:
+    interactions = ("read", "vread", "search-type") if resource == "DiagnosticReport" else ("read", "search-type")
+    includes = [f"{resource}:{name}" for name in INCLUDES[resource]]
+    return Ability(resource, interactions, PARAMETERS[resource], includes)

@@ -1,0 +1,96 @@
+"""What the FHIR routes share: addresses, pages of searches, and what stands beside the matches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from consumers.api.fhir_files import Files
+from consumers.api.fhir_query import COUNT, COUNT_MAX, INCLUDES, PARAMETERS, Asked, parse
+from consumers.api.guard import Answer, Ask, OfSearch, OfStudy
+from consumers.api.room import Room
+from consumers.fhir.bundle import searchset
+from consumers.fhir.codes import MEDIA_TYPE, Resource
+from schemas.roles import Permission, Scope, scope_of
+
+PATHS = "/fhir"
+NEEDED: Mapping[str, Permission] = {
+    "Patient": Permission.PATIENT_FILE,
+    "ImagingStudy": Permission.STUDY_READ,
+    "DiagnosticReport": Permission.REPORT_READ,
+    "ServiceRequest": Permission.PATIENT_FILE,
+    "Endpoint": Permission.STUDY_READ,
+}
+"""What it takes to be shown a resource beside others."""
+
+
+def base_of(room: Room, ask: Ask) -> str:
+    """URL of the FHIR door as the client sees it."""
+    return room.base(ask).removesuffix("/dicom-web") + PATHS
+
+
+def asked_of(ask: Ask, resource: str) -> Asked:
+    """The search. Raises Invalid."""
+    return parse(resource, ask.all_options())
+
+
+def parameters(resource: str) -> dict[str, str]:
+    """Query parameters as the door's description has them."""
+    found = {name: f"{kind}: {about}" for name, (kind, about) in PARAMETERS[resource].items()}
+    found["_count"] = f"resources of a page, at most {COUNT_MAX}; {COUNT} without it"
+    found["_page"] = "where a page goes on: see the link `next`"
+    if INCLUDES[resource]:
+        found["_include"] = "what to bring along: " + ", ".join(f"{resource}:{n}" for n in INCLUDES[resource])
+    return found
+
+
+async def included(
+    files: Files, room: Room, ask: Ask, asked: Asked, *, patients: Sequence[str], study_uids: Sequence[str] = ()
+) -> tuple[list[Resource], list[str]]:
+    """What `_include` brings, and in words what it does not: whoever may not see a kind of resource is not shown it."""
+    found: list[Resource] = []
+    notes: list[str] = []
+    for kind in sorted(asked.include):
+        if scope_of(ask.caller.role, NEEDED[kind]) is Scope.NONE:
+            notes.append(f"{kind} is not included: the role {ask.caller.role} may not {NEEDED[kind]}")
+        elif kind == "Patient":
+            groups = await room.scopes.linked.groups(patients)
+            found += await files.patients(g.key for g in groups.values())
+        elif kind == "Endpoint":
+            found.append(files.endpoint(room.base(ask)))
+        elif kind == "ImagingStudy":
+            found += await files.studies(await files.whole(list(dict.fromkeys(study_uids))))
+    return found, notes
+
+
+def page(
+    ask: Ask,
+    base: str,
+    asked: Asked,
+    matches: Sequence[Resource],
+    about: OfSearch,
+    *,
+    beside: Sequence[Resource] = (),
+    next: str = "",
+    notes: Sequence[str] = (),
+) -> Answer:
+    """A page of a search."""
+    pairs = [(n, v) for n, v in ask.all_options() if n != "_page"]
+    here = f"{base}/{asked.resource}"
+    self_url = f"{here}?{urlencode(pairs)}" if pairs else here
+    next_url = f"{here}?{urlencode([*pairs, ('_page', next)])}" if next else ""
+    return fhir(about, searchset(matches, beside, base=base, here=self_url, next=next_url, notes=notes))
+
+
+def criteria(asked: Asked) -> Mapping[str, Sequence[str]]:
+    """What was asked for, as the access event has it: names, and HMACs of the values."""
+    return dict(asked.values)
+
+
+def fhir(about: OfStudy | OfSearch, document: Any, version: int | None = None) -> Answer:
+    """A resource; `version`: of its ETag."""
+    headers = {"ETag": f'W/"{version}"'} if version is not None else {}
+    return Answer(about=about, content=msgspec.json.encode(document), media_type=MEDIA_TYPE, headers=headers)

@@ -1,0 +1,263 @@
+"""`GET /fhir/…`: reading back what the archive has, as health records do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import pytest
+
+from consumers.api.fhir_query import local_days, parse, within
+from consumers.fhir.ids import patient_id, patient_reference
+from schemas.errors import Invalid
+from schemas.events import AccessGranted, PatientLinked, PatientUnlinked
+from schemas.identity import patient_key
+from schemas.roles import Role
+from tests.callers import Anyone
+from tests.unit.consumers.archive import SECRET, MemoryArchive, part10
+from tests.unit.consumers.test_fhir_mappers import CAIRO
+
+REPORTS = [f"00000000-0000-4000-8000-00000000000{n}" for n in range(1, 5)]
+DOCUMENT = '{"resourceType":"DiagnosticReport","status":"final","code":{"text":"CT"},"conclusion":"سليم"}'.encode()
+
+
+def key_of(number: str) -> str:
+    return patient_key(
+        SECRET, patient_id=number, issuer="LOCAL", birth_date="19800101", sex="F", study_uid="1.2.3"
+    ).value
+
+
+def archive_of() -> MemoryArchive:
+    """Two patients: one with studies of two days, the other's name written otherwise."""
+    archive = MemoryArchive()
+    archive.store([part10("1.2.3.1.1"), part10("1.2.3.1.2")])
+    archive.store([part10("1.2.4.1.1", study="1.2.4", series="1.2.4.1", StudyDate="20240105", Modality="MR")])
+    other: dict[str, Any] = {"PatientID": "Q-8", "PatientName": "Hasan^Muna=منى حسن", "AccessionNumber": "A-9"}
+    archive.store([part10("1.2.5.1.1", study="1.2.5", series="1.2.5.1", **other)])
+    archive.report(DOCUMENT, ["1.2.3"], report_id=REPORTS[0])
+    archive.report(DOCUMENT, ["1.2.3"], report_id=REPORTS[0], version=2)
+    archive.report(DOCUMENT, ["1.2.4"], report_id=REPORTS[1])
+    archive.report(DOCUMENT, ["1.2.5"], report_id=REPORTS[2])
+    return archive
+
+
+def asked(archive: MemoryArchive, paths: Sequence[str], role: Role = Role.LOCAL) -> list[httpx.Response]:
+    async def run() -> list[httpx.Response]:
+        async with archive.client(authenticator=Anyone(role)) as client:
+            return [await client.get(p) for p in paths]
+
+    return asyncio.run(run())
+
+
+def ids(answer: httpx.Response, mode: str = "match") -> list[str]:
+    assert answer.status_code == 200, answer.text
+    found = [e for e in answer.json().get("entry", ()) if e["search"]["mode"] == mode]
+    return [e["resource"]["id"] for e in found]
+
+
+def next_of(answer: httpx.Response) -> str:
+    return str(next((x["url"] for x in answer.json()["link"] if x["relation"] == "next"), ""))
+
+
+MONA, MUNA = key_of("P-77"), key_of("Q-8")
+
+
+def test_patients_by_identifier_name_and_id() -> None:
+    archive = archive_of()
+    one, other = patient_id(MONA), patient_id(MUNA)
+    answers = asked(
+        archive,
+        [
+            "/fhir/Patient?identifier=P-77",
+            "/fhir/Patient?identifier=urn:sijil:issuer:LOCAL|P-77&birthdate=1980",
+            "/fhir/Patient?identifier=urn:sijil:issuer:OTHER|P-77",
+            f"/fhir/Patient?identifier=urn:sijil:patient-key|{MUNA}",
+            "/fhir/Patient?name=منى",
+            "/fhir/Patient?name=Muna",
+            "/fhir/Patient?name=hassan*&birthdate=lt1980-01-01",
+            f"/fhir/Patient?_id={one},{other}&_count=1",
+        ],
+    )
+    assert [ids(a) for a in answers[:4]] == [[one], [one], [], [other]]
+    assert set(ids(answers[4])) == {one, other}
+    assert [ids(a) for a in answers[5:7]] == [[other], []]
+    assert ids(answers[7]) == [one]
+    read, second, unknown, broken, wide = asked(
+        archive,
+        [
+            f"/fhir/Patient/{one}",
+            next_of(answers[7]),
+            f"/fhir/Patient/{patient_id(key_of('none'))}",
+            "/fhir/Patient/7",
+            "/fhir/Patient?birthdate=1980",
+        ],
+    )
+    assert (read.json()["birthDate"], read.json()["identifier"][0]["value"]) == ("1980-01-01", "P-77")
+    assert ids(second) == [other]
+    assert [a.status_code for a in (unknown, broken, wide)] == [404, 400, 400]
+    assert unknown.json()["resourceType"] == "OperationOutcome"
+    assert unknown.json()["issue"][0]["code"] == "not-found"
+    assert unknown.headers["Content-Type"] == "application/fhir+json"
+
+
+def test_studies_by_everything_they_are_searched_by() -> None:
+    archive = archive_of()
+    paths = {
+        "_id=1.2.4": ["1.2.4"],
+        "identifier=urn:dicom:uid|urn:oid:1.2.3": ["1.2.3"],
+        "identifier=A-9": ["1.2.5"],
+        f"patient={patient_reference(MONA)}": ["1.2.3", "1.2.4"],
+        f"subject={patient_id(MONA)}&modality=MR": ["1.2.4"],
+        "patient:identifier=Q-8": ["1.2.5"],
+        "started=2024": ["1.2.4"],
+        "started=ge2025-02-28T08:00:00Z&started=lt2025-02-28T09:00:00Z": ["1.2.3", "1.2.5"],
+        "started=ge2025-02-28T09:00:00Z": [],
+        "status=registered": [],
+        "status=available,registered&modality=http://dicom.nema.org/resources/ontology/DCM|CT": ["1.2.3", "1.2.5"],
+    }
+    answers = asked(archive, [f"/fhir/ImagingStudy?{p}" for p in paths])
+    assert [sorted(ids(a)) for a in answers] == list(paths.values())
+
+
+def test_a_search_by_pages_with_what_belongs_to_it() -> None:
+    archive = archive_of()
+    first = asked(archive, ["/fhir/ImagingStudy?_count=2&_include=ImagingStudy:patient&_include=ImagingStudy:endpoint"])
+    page, seen = first[0], ids(first[0])
+    assert set(ids(page, "include")) == {patient_id(MONA), patient_id(MUNA), "dicomweb"}
+    while url := next_of(page):
+        (page,) = asked(archive, [url])
+        seen += ids(page)
+    assert seen == ["1.2.3", "1.2.5", "1.2.4"]
+    shown = [[s.study_uid for s in e.shown] for e in archive.journal.events(AccessGranted)]
+    assert shown == [["1.2.3", "1.2.5"], ["1.2.4"]]
+
+
+def test_a_study_and_where_its_images_are() -> None:
+    study, endpoint, missing, listed = asked(
+        archive_of(),
+        ["/fhir/ImagingStudy/1.2.3", "/fhir/Endpoint/dicomweb", "/fhir/ImagingStudy/1.2.9", "/fhir/Endpoint"],
+    )
+    found = study.json()
+    assert found["subject"] == {"reference": patient_reference(MONA), "display": "Mona Hassan"}
+    assert (found["started"], found["numberOfInstances"]) == ("2025-02-28T10:15:00+02:00", 2)
+    assert found["endpoint"] == [{"reference": "Endpoint/dicomweb"}]
+    assert endpoint.json()["address"] == "http://sijil.test/dicom-web"
+    assert missing.status_code == 404
+    assert ids(listed) == ["dicomweb"]
+
+
+def test_reports_by_everything_they_are_searched_by() -> None:
+    archive = archive_of()
+    paths = {
+        f"_id={REPORTS[0]}": [REPORTS[0]],
+        f"identifier=urn:ietf:rfc:3986|urn:uuid:{REPORTS[1]}": [REPORTS[1]],
+        f"patient={patient_reference(MONA)}": [REPORTS[0], REPORTS[1]],
+        "patient:identifier=Q-8&status=final,amended": [REPORTS[2]],
+        "study=ImagingStudy/1.2.4": [REPORTS[1]],
+        "study=urn:oid:1.2.4&status=preliminary": [],
+        "_lastUpdated=2025-03-01": [REPORTS[2], REPORTS[1], REPORTS[0]],
+        "_lastUpdated=2025-03-01&issued=2025-03-02": [REPORTS[0]],
+        "_lastUpdated=lt2025-03-01": [],
+    }
+    answers = asked(archive, [f"/fhir/DiagnosticReport?{p}" for p in paths])
+    assert [ids(a) for a in answers] == list(paths.values())
+
+
+def test_reports_by_pages_and_versions() -> None:
+    archive = archive_of()
+    seen: list[str] = []
+    url = "/fhir/DiagnosticReport?_lastUpdated=2025-03-01&_count=1&_include=DiagnosticReport:study"
+    while url:
+        (page,) = asked(archive, [url])
+        seen += ids(page)
+        assert len(ids(page, "include")) == 1
+        url = next_of(page)
+    assert seen == [REPORTS[2], REPORTS[1], REPORTS[0]]
+    current, first, none = asked(
+        archive, [f"/fhir/DiagnosticReport/{REPORTS[0]}{p}" for p in ("", "/_history/1", "/_history/3")]
+    )
+    assert (current.headers["ETag"], current.json()["conclusion"]) == ('W/"2"', "سليم")
+    assert current.json()["subject"]["reference"] == patient_reference(MONA)
+    assert (first.json()["meta"]["versionId"], none.status_code) == ("1", 404)
+
+
+def linked(kind: type[PatientLinked | PatientUnlinked], n: int) -> PatientLinked | PatientUnlinked:
+    said: dict[str, Any] = {"reason": "proposal", "stated_by": "person:1", "recorded": "2025-03-01T00:00:00Z"}
+    link_id = f"01953fcb-9c00-7000-8000-00000000000{n}"
+    return kind(link_id=link_id, patient_key=MONA, other_key=MUNA, **said)
+
+
+def test_joined_files_are_one_person_and_apart_again_when_it_is_undone() -> None:
+    archive = archive_of()
+    archive.told(linked(PatientLinked, 1))
+    paths = [
+        f"/fhir/ImagingStudy?patient={patient_id(MUNA)}",
+        f"/fhir/DiagnosticReport?patient={patient_id(MONA)}",
+        f"/fhir/Patient/{patient_id(MONA)}",
+        f"/fhir/Patient/{patient_id(MUNA)}",
+        f"/patients/{MUNA}/studies",
+        f"/patients/{MUNA}",
+    ]
+    studies, reports, one, other, file, who = asked(archive, paths)
+    assert sorted(ids(studies)) == ["1.2.3", "1.2.4", "1.2.5"]
+    subjects = {e["resource"]["subject"]["reference"] for e in studies.json()["entry"]}
+    assert subjects == {patient_reference(MONA)}
+    assert len(ids(reports)) == 3
+    assert [x["type"] for x in one.json()["link"]] == ["replaces"]
+    assert (other.json()["active"], other.json()["link"][0]["type"]) == (False, "replaced-by")
+    assert len(file.json()["studies"]) == 3
+    assert who.json()["replaced_by"] == MONA
+    archive.told(linked(PatientUnlinked, 2))
+    studies, _, one, other, file, who = asked(archive, paths)
+    assert ids(studies) == ["1.2.5"]
+    assert "link" not in one.json()
+    assert other.json()["active"] is True
+    assert [s["study_uid"] for s in file.json()["studies"]] == ["1.2.5"]
+
+
+def test_what_the_door_can_do_is_told_to_anybody() -> None:
+    archive = archive_of()
+    (found,) = asked(archive, ["/fhir/metadata"])
+    told = {r["type"]: r for r in found.json()["rest"][0]["resource"]}
+    assert {"Patient", "ImagingStudy", "DiagnosticReport", "Endpoint"} <= told.keys()
+    assert "ImagingStudy:patient" in told["ImagingStudy"]["searchInclude"]
+
+
+def test_a_filter_that_is_not_understood_is_refused() -> None:
+    refused = {
+        "colour=blue": "search-parameter",
+        "_include=ImagingStudy:performer": "search-include",
+        "_include=Patient:link": "search-include",
+        "_count=0": "option-count",
+        "patient=7": "patient-id",
+        "started=yesterday": "date-invalid",
+        "started:identifier=1": "search-parameter",
+        "_page=1": "option-page",
+        "identifier=urn:dicom:uid|urn:oid:x": "uid-invalid",
+        "_id=1.2&_id=1.3": "search-repeated",
+    }
+    answers = asked(MemoryArchive(), [f"/fhir/ImagingStudy?{q}" for q in refused])
+    assert {a.status_code for a in answers} == {400}
+    assert [a.json()["issue"][0]["details"]["coding"][0]["code"] for a in answers] == list(refused.values())
+
+
+def test_who_may_not_see_patients_is_not_brought_them() -> None:
+    archive = archive_of()
+    (answer,) = asked(archive, ["/fhir/ImagingStudy?_include=ImagingStudy:patient"], Role.EHR)
+    assert len(ids(answer, "include")) == 2
+    (refused,) = asked(archive, ["/fhir/ImagingStudy"], Role.OPERATOR)
+    assert (refused.status_code, refused.json()["issue"][0]["code"]) == (403, "forbidden")
+
+
+def test_days_and_moments() -> None:
+    span = parse("ImagingStudy", [("started", "2025-02-28")]).span("started")
+    assert span is not None
+    assert local_days(span, CAIRO) == ("20250228", "20250301")
+    assert within(span, "2025-02-28", CAIRO)
+    assert within(span, "2025-03-01T01:59:00+02:00", CAIRO)
+    assert not within(span, "2025-03-01T02:00:00+02:00", CAIRO)
+    assert not within(span, "", CAIRO)
+    with pytest.raises(Invalid, match="twice"):
+        parse("Patient", [("identifier", "1"), ("identifier", "2")]).one("identifier")
