@@ -17,6 +17,7 @@ from consumers.web.routes import (
     login,
     officer,
     patients,
+    staff,
     studies,
     verify,
 )
@@ -26,7 +27,7 @@ from infra.http_door import HttpDoor
 def register(app: FastAPI, door: HttpDoor) -> None:
     """Add the pages to the door."""
     frame = Frame(app, door.settings)
-    for pages in (home, arrivals, studies, correcting, patients, administrator, officer, emergency, verify):
+    for pages in (home, arrivals, studies, correcting, patients, administrator, staff, officer, emergency, verify):
         pages.add(frame)
     door.identity.form = partial(login.form, frame)
     app.add_middleware(Faces, frame=frame)

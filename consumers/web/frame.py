@@ -124,6 +124,10 @@ class View:
         """Send JSON to the API. Raises Refused."""
         return (await self.frame.inner.post(self.request, path, document)).json()
 
+    async def put(self, path: str, document: object) -> Any:
+        """The same with PUT."""
+        return (await self.frame.inner.post(self.request, path, document, method="PUT")).json()
+
     def field(self, name: str, most: int = 2000) -> str:
         """A field of the form, without blanks around it."""
         return self.form.get(name, "").strip()[:most]

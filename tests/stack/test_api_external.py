@@ -42,6 +42,7 @@ def login(whole: LocalStack, role: Role) -> Login:
         "sasl.mechanism": given.kafka_sasl_mechanism,
         "sasl.username": given.kafka_username,
         "sasl.password": given.kafka_password,
+        "ssl.ca.location": given.kafka_ca_file,
     }
 
 

@@ -15,6 +15,7 @@ from consumers.api.standing import Standing
 from consumers.web import app as web
 from infra import clock
 from infra.ports import Tables
+from producers import people as producers_people
 from schemas.caller import Caller
 from schemas.errors import Transient
 from schemas.events import AccessDenied, PersonChanged, PersonLeft, PersonRegistered
@@ -221,3 +222,69 @@ def test_what_is_known_is_believed_for_less_than_a_minute_and_longer_only_while_
     away[0] = False
     world.said("dr-7", "doctor")
     assert ask() == ""
+
+
+def send(world: World, path: str, form: dict[str, str], who: Caller = ADMINISTRATOR) -> httpx.Response:
+    """A form of the staff's pages; what it changed is projected."""
+
+    async def run() -> httpx.Response:
+        async with world.archive.client(web.register, producers_people.register, authenticator=As(who)) as client:
+            return await client.post(path, data=form)
+
+    known = {e.document_key for e in changes(world)}
+    answer = asyncio.run(run())
+    for event in changes(world):
+        if event.document_key not in known:
+            world.archive.told(event)
+    return answer
+
+
+def changes(world: World) -> list[PersonRegistered | PersonChanged | PersonLeft]:
+    kinds = (PersonRegistered, PersonChanged, PersonLeft)
+    return sorted((e for kind in kinds for e in world.archive.journal.events(kind)), key=lambda e: e.version)
+
+
+FORM = {
+    "name": "د. سعاد حسن",
+    "latin": "Dr Soad Hassan",
+    "staff-number": "T-4711",
+    "role-radiologist": "yes",
+    "sites": "CAI-1، ALX-1",
+    "specialties": "394914008",
+}
+
+
+def test_somebody_is_registered_changed_and_leaves_by_the_page(world: World) -> None:
+    empty, refused = world.ask(ADMINISTRATOR, "/web/people/new?lang=ar", "/web/people/nobody-here?lang=en")
+    assert "الرقم القومي" in empty.text
+    assert refused.status_code == 404
+    made = send(world, "/web/people/new", FORM)
+    assert (made.status_code, made.headers["location"]) == (303, "/web/people?site=CAI-1&notice=saved")
+    first, second = changes(world)
+    assert (type(first), second.roles, second.sites) == (PersonRegistered, ["radiologist"], ["CAI-1", "ALX-1"])
+    id = first.person_id
+    listed, shown = world.ask(ADMINISTRATOR, "/web/people?site=ALX-1", f"/web/people/{id}")
+    assert "سعاد" in listed.text
+    assert f'href="/web/people/{id}"' in listed.text
+    for value in FORM.values():
+        assert value == "yes" or value.replace("،", "") in shown.text
+    changed = {**FORM, "role-doctor": "yes", "name": "د. سعاد حسن علي"}
+    assert send(world, f"/web/people/{id}", changed).status_code == 303
+    assert changes(world)[-1].roles == ["doctor", "radiologist"]
+    assert send(world, f"/web/people/{id}", {**changed, "left": "yes"}).status_code == 303
+    assert any(isinstance(e, PersonLeft) for e in changes(world))
+    assert "Has left" in world.ask(ADMINISTRATOR, "/web/people?site=CAI-1&lang=en")[0].text
+
+
+def test_a_form_that_cannot_be_saved_comes_back_with_what_it_said(world: World) -> None:
+    for fault in ({"national-id": "123"}, {"staff-number": ""}, {"name": "", "latin": ""}):
+        answer = send(world, "/web/people/new?lang=en", {**FORM, **fault})
+        assert answer.status_code == 422
+        assert "This cannot be saved" in answer.text
+        assert "CAI-1، ALX-1" in answer.text
+    assert changes(world) == []
+    world.said("T-4711", "doctor")
+    other = {**FORM, "national-id": "29001010100018"}
+    world.said("dr-9", "doctor")
+    assert "another person" in send(world, "/web/people/dr-9?lang=en", other).text
+    assert send(world, "/web/people/new", FORM, staff(Role.RADIOLOGIST)).status_code == 403
