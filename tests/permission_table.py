@@ -41,6 +41,7 @@ class Target:
             "path": "7FE00010",
             "transaction": "2.25.7",
             "person": "dr-9",
+            "order": "01890000-0000-7000-8000-000000000001",
             "other": "k1:" + "z" * 43,
             "patient": patient_id(self.key),
             "endpoint": "dicomweb",
