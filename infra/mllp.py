@@ -248,6 +248,12 @@ class MllpClient:
         async with self._lock:
             self._drop()
 
+    async def __aenter__(self) -> MllpClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
     async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._streams is not None and self._streams[0].at_eof():
             self._drop()  # the receiver closed it meanwhile
