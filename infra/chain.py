@@ -23,6 +23,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 from infra import anchors as anchor_store
@@ -67,6 +68,13 @@ class Publication:
     def acknowledged(self) -> Future[Position]:
         """Resolves when the log has acknowledged the event, be it in hours; fails when this process lets go before."""
         return self._chain.acknowledgement(self)
+
+
+class Publishes(Protocol):
+    """What takes events in: the chain of a process, or something in front of it."""
+
+    def publish(self, event: Event, *, id: str = "", subject: str = "", traceparent: str = "") -> Publication:
+        """See `ChainedLog.publish`."""
 
 
 class _Pending:

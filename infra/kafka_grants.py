@@ -30,6 +30,7 @@ WRITES: Mapping[Role, tuple[str, ...]] = {
         "reading",
         "sites",
     ),
+    "hl7": ("reports", "orders", "patients", "study.arrivals"),
     "worker": ("study.lifecycle", "study.corrections", "patients", "dead-letters"),
     "archiver": ("study.lifecycle", "archive", "dead-letters"),
     "delivery": ("reports", "study.lifecycle"),

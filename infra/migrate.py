@@ -37,6 +37,7 @@ GRANTS: Final[Mapping[Role, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "delivery": (("SELECT",), ("SELECT", "MODIFY")),
     "api": (("SELECT",), ("SELECT", "MODIFY")),
     "gateway": (("SELECT",), ("SELECT",)),
+    "hl7": (("SELECT",), ("SELECT", "MODIFY")),
     "operator": (("SELECT",), ("SELECT",)),
 }
 

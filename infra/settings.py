@@ -16,7 +16,7 @@ from schemas.errors import Permanent
 
 ENV_PREFIX = "SIJIL_"
 
-Role = Literal["admin", "gateway", "api", "worker", "archiver", "delivery", "operator", "analytics"]
+Role = Literal["admin", "gateway", "api", "hl7", "worker", "archiver", "delivery", "operator", "analytics"]
 """Who a process is: decides which secrets it may read."""
 
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -90,6 +90,19 @@ class Settings:
     delivery_since: str = _s(
         "", "a destination that is new is told what the log took from this time on (RFC 3339); empty: all of it"
     )
+
+    hl7_host: str = _s("127.0.0.1", "address the HL7 door binds to")
+    hl7_port: int = _s(2575, "port of the HL7 door (MLLP)")
+    hl7_tls_host: str = _s("127.0.0.1", "address the HL7 door with TLS binds to")
+    hl7_tls_port: int = _s(2576, "port of the HL7 door with TLS; open once hl7_tls_certificate is set")
+    hl7_tls_certificate: str = _s("", "PEM file of the door's certificate and those between it and its CA")
+    hl7_tls_key: str = _s("", "PEM file of the certificate's private key")
+    hl7_tls_ca: str = _s("", "PEM file of the CAs whose certificates senders must have; needed for HL7 with TLS")
+    hl7_message_mb: int = _s(32, "largest HL7 message")
+    hl7_connections_max: int = _s(128, "MLLP connections at the same time")
+    hl7_connections_max_address: int = _s(32, "MLLP connections of one address at the same time")
+    hl7_processing: str = _s("P", "processing id (MSH-11) that is taken in: P production, T training, D debugging")
+    hl7_health_port: int = _s(8085, "health and metrics port of the HL7 door")
 
     # Kafka
     kafka_bootstrap: str = _s("", "Kafka bootstrap servers; empty: the local stack's")

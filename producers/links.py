@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
 from infra import clock, telemetry
-from infra.chain import ChainedLog
+from infra.chain import Publishes
 from infra.http_caller import caller_of, needs
 from infra.http_door import HttpDoor
 from schemas.errors import Invalid, SijilError
@@ -41,7 +41,7 @@ class Decision(msgspec.Struct, forbid_unknown_fields=True):
 class Links:
     """Decides of files. Blocking; thread-safe."""
 
-    def __init__(self, chain: ChainedLog) -> None:
+    def __init__(self, chain: Publishes) -> None:
         self._chain = chain
 
     def link(self, patient_key: str, other_key: str, *, reason: str, by: str, link_id: str = "") -> str:

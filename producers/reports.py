@@ -23,7 +23,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 
 from infra import clock, faults, telemetry
-from infra.chain import ChainedLog
+from infra.chain import Publishes
 from infra.ports import Objects
 from producers.critical import Duty, raised
 from producers.report_document import Report, in_state, parse, report_id, same_content, versioned
@@ -93,7 +93,7 @@ class Reports:
     """Takes in versions of reports. Blocking; thread-safe."""
 
     objects: Objects
-    chain: ChainedLog
+    chain: Publishes
     bucket: str
     site: str
     duty: Duty = field(default_factory=Duty)

@@ -28,6 +28,10 @@ S3_ACTIONS: Mapping[Role, Mapping[str, tuple[str, ...]]] = {
         "bucket_documents": ("Read", "Write", "List"),
         "bucket_anchors": ("Read", "Write", "List"),
     },
+    "hl7": {
+        "bucket_documents": ("Read", "Write", "List"),
+        "bucket_anchors": ("Read", "Write", "List"),
+    },
     "worker": {
         "bucket_packs": ("Read",),
         "bucket_archive": ("Read",),
@@ -52,7 +56,7 @@ S3_ACTIONS: Mapping[Role, Mapping[str, tuple[str, ...]]] = {
 
 # Secrets of the archive that several roles share, and those that one role keeps for itself.
 SHARED: Mapping[str, tuple[Role, ...]] = {
-    "patient_secret": ("worker",),
+    "patient_secret": ("worker", "hl7"),
     "search_secret": ("api", "gateway"),
     "session_secret": ("api",),
     "dead_letter_key": ("worker", "archiver", "operator"),

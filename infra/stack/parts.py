@@ -147,6 +147,15 @@ PARTS: tuple[Part, ...] = (
         stop_s=30.0,
     ),
     Part(
+        "hl7",
+        DOORS,
+        port=lambda s: s.hl7_port,
+        ports=lambda s: _of("hl7_port", "hl7_health_port", *(("hl7_tls_port",) if s.hl7_tls_certificate else ()))(s),
+        command=_process("hl7"),
+        probe=lambda s: probes.http_ready(reachable(s.health_host), s.hl7_health_port),
+        health_port=lambda s: s.hl7_health_port,
+    ),
+    Part(
         "api",
         DOORS,
         port=lambda s: s.http_port,

@@ -15,7 +15,7 @@ from infra.stack.state import PartState, RunFolder, StackState
 
 
 def test_no_two_ports_of_a_stack_are_the_same() -> None:
-    tls = {"SIJIL_HTTPS_CERTIFICATE": "x.pem", "SIJIL_DICOM_TLS_CERTIFICATE": "x.pem"}
+    tls = {f"SIJIL_{door}_CERTIFICATE": "x.pem" for door in ("HTTPS", "DICOM_TLS", "HL7_TLS")}
     settings = Settings.load("admin", {"SIJIL_HOME": "/nonexistent", **tls})
     ports = Counter(port for part in parts.PARTS for _, port in part.ports(settings))
     assert max(ports.values()) == 1
