@@ -131,7 +131,7 @@ class Scope(StrEnum):
     OWN_SITE = "own-site"
     """Studies that a site of theirs has sent."""
     OWN_PATIENTS = "own-patients"
-    """Patients whom they refer or treat, as reports and statements say."""
+    """Patients whom they refer or treat, as orders, reports and statements say."""
     SELF = "self"
     """The patient they are."""
     PSEUDONYMS = "pseudonyms"

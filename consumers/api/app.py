@@ -34,6 +34,7 @@ from consumers.api.routes import (
     fhir_patients,
     fhir_reports,
     fhir_studies,
+    orders,
     papers,
     people,
     printed,
@@ -107,6 +108,7 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     arrivals.add(guard, room)
     administration.add(app, guard, room)
     people.add(app, room)
+    orders.add(guard, room)
     written = Drafts(lambda: views.tables)
     drafts.add(app, guard, room, written)
     reading.add(guard, room, written)

@@ -54,6 +54,7 @@ ACTIONS: Words = {
     "read-corrections": ("مراجعة تصحيحات الفحص", "looked at corrections of the study"),
     "read-conflicts": ("مراجعة نسخ متعارضة من الفحص", "looked at copies that contradict each other"),
     "read-rejections": ("مراجعة صور لم تُقبل", "looked at images that were not accepted"),
+    "read-orders": ("الاطلاع على طلبات الفحص", "looked at what was ordered"),
     "read-arrivals": ("متابعة وصول الفحوص", "looked at what had arrived"),
     "read-proposals": ("مراجعة تطابق هويات المرضى", "looked at who might be the same patient"),
     "read-changes": ("متابعة وصول الفحوص", "followed what arrived"),

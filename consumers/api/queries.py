@@ -58,6 +58,37 @@ def reported(person_id: str, limit: int) -> Select:
     return Select("studies_by_reporter", {"person_id": person_id}, limit=limit)
 
 
+def order(order_id: str) -> Select:
+    """An order as it is now: one row."""
+    return Select("orders", {"order_id": order_id}, limit=1)
+
+
+def orders_of_day(site: str, day: str, limit: int) -> Select:
+    """The orders of a site's day."""
+    return Select("orders_by_site_day", {"site": site, "day": day}, limit=limit)
+
+
+def orders_by_accession(site: str, accession: str) -> Select:
+    """The orders of a site's accession number."""
+    return Select("orders_by_accession", {"site": site, "accession": accession})
+
+
+def referred(person_id: str, limit: int) -> Select:
+    """Whom somebody refers, by their orders."""
+    columns = ("order_id", "patient_key", "study_uid", "status")
+    return Select("orders_by_referrer", {"requester": person_id}, columns, limit=limit)
+
+
+def steps_of(study_uid: str) -> Select:
+    """What devices say of their work on a study."""
+    return Select("steps_by_study", {"study_uid": study_uid}, ("step_uid", "status", "started", "ended"))
+
+
+def arrived_for(accession: str, issuer: str) -> Select:
+    """The studies of a site's accession number."""
+    return Select("studies_by_accession", {"accession": accession, "accession_issuer": issuer}, ("study_uid",))
+
+
 def person(person_id: str) -> Select:
     """Somebody on the staff as they are now: one row."""
     return Select("people", {"person_id": person_id})

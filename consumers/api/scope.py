@@ -1,8 +1,8 @@
 """Scopes: what a caller's permission covers, from the facts of the read models alone.
 
-Own site: studies that a site of theirs sent. Own patients: those whom reports name them as referring or reporting, or
-statements as treating, with all files that are joined to theirs. Both are widened by what was shared with them for a
-time and by emergencies that they stated.
+Own site: studies that a site of theirs sent. Own patients: those whom orders and reports name them as referring or
+reporting, or statements as treating, with all files that are joined to theirs. Both are widened by what was shared with
+them for a time and by emergencies that they stated.
 Facts are believed for FACTS_S; who is about to be refused is looked up anew, so that a statement holds at once.
 """
 
@@ -21,6 +21,7 @@ from consumers.api.reach import WHOLE, Reach
 from infra import clock
 from infra.ports import Row, Tables
 from schemas.caller import ALL_SITES, Caller
+from schemas.lifecycle import ORDER_CANCELLED
 from schemas.overlay import decode
 from schemas.roles import Permission, Scope, scope_of
 
@@ -100,10 +101,11 @@ class Scopes:
         return found
 
     async def _read(self, caller: Caller) -> Reach:
-        stated, reported, emergencies = await self._tables.select_many(
+        stated, reported, referred, emergencies = await self._tables.select_many(
             (
                 queries.treating(caller.person_id, RELATIONS_MAX),
                 queries.reported(caller.person_id, RELATIONS_MAX),
+                queries.referred(caller.person_id, RELATIONS_MAX),
                 queries.emergencies_of(caller.actor, EMERGENCIES_MAX),
             )
         )
@@ -118,6 +120,7 @@ class Scopes:
             if let.until > now:
                 patients |= {let.patient_key} - {""}
                 studies |= {let.study_uid} - {""}
+        patients |= {row["patient_key"] for row in referred if row["status"] not in ORDER_CANCELLED}
         covered = {row["study_uid"] for row in reported if row["relation"]}
         places = await self.places(covered)
         patients |= {p.patient_key for p in places.values()} - {""}

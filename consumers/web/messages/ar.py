@@ -290,6 +290,7 @@ MESSAGES: Mapping[str, str] = {
     "action.read-conflicts": "التعارضات",
     "action.read-proposals": "الهويات",
     "action.read-rejections": "الملفات المرفوضة",
+    "action.read-orders": "الطلبات",
     "action.read-arrivals": "ما وصل",
     "action.read-changes": "سجل التغييرات",
     "action.query": "بحث عبر DICOM",

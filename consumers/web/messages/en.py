@@ -291,6 +291,7 @@ MESSAGES: Mapping[str, str] = {
     "action.read-conflicts": "conflicts",
     "action.read-proposals": "identities",
     "action.read-rejections": "refused files",
+    "action.read-orders": "orders",
     "action.read-arrivals": "arrivals",
     "action.read-changes": "change feed",
     "action.query": "search by DICOM",

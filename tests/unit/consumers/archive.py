@@ -34,13 +34,25 @@ from infra.settings import Settings
 from producers.dicom.header import header_json
 from producers.dicom.part10 import parse_file_meta
 from schemas.errors import Overloaded
-from schemas.events import Event, Named, PackArchived, PackStored, PatientSeen, ReportIssued
+from schemas.events import (
+    Event,
+    Named,
+    OrderCancelled,
+    OrderChanged,
+    OrderPlaced,
+    PackArchived,
+    PackStored,
+    PatientSeen,
+    ReportIssued,
+    StudyExpected,
+)
 from schemas.pack import InstanceLine, Manifest, PackLine, decode_manifest, encode_manifest, manifest_key, pack_key
 from schemas.tables import Write
 from schemas.topics import topic_of
 from streams import counting, dispatch
 from streams.counting import Counted, counted, tallied
 from streams.facts import Fact
+from streams.material import Material
 from streams.pack_rows import PackRow
 from streams.projections import archive as packs
 from streams.projections import patients, reports
@@ -113,7 +125,7 @@ class MemoryArchive:
         self.journal = Journal()
         self.settings = Settings(search_secret=bytes(range(16, 48)).hex(), query_deadline_s=30.0)
         self._rows: dict[str, list[PackRow]] = {}
-        self._offset = 0
+        self._offset = self._ordered = 0
 
     def store(self, files: Sequence[bytes], *, site: str = "LOCAL") -> str:
         """One pack of the files, all of one study; its id."""
@@ -233,6 +245,20 @@ class MemoryArchive:
     def told(self, event: Event) -> None:
         """An event of a kind that is projected by itself."""
         asyncio.run(self.tables.apply(dispatch.project(self._fact(topic_of(event), event))))
+
+    def ordered(self) -> None:
+        """What the order doors have published up to now is projected."""
+        kinds = (OrderPlaced, OrderChanged, OrderCancelled, StudyExpected)
+
+        async def run() -> None:
+            material = Material(self.objects, documents="sijil-documents", missing_s=0)
+            for event in [p.event for p in self.journal.published[self._ordered :] if isinstance(p.event, kinds)]:
+                (wanted,) = await material.wanted([event])
+                await self.tables.apply(dispatch.project(self._fact(topic_of(event), event), wanted, SECRET))
+            material.close()
+
+        asyncio.run(run())
+        self._ordered = len(self.journal.published)
 
     def _fact(self, topic: str, event: Event) -> Fact:
         self._offset += 1
