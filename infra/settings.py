@@ -103,6 +103,12 @@ class Settings:
     hl7_connections_max_address: int = _s(32, "MLLP connections of one address at the same time")
     hl7_processing: str = _s("P", "processing id (MSH-11) that is taken in: P production, T training, D debugging")
     hl7_health_port: int = _s(8085, "health and metrics port of the HL7 door")
+    ehr_url: str = _s("", "base URL of the health record's FHIR R4 server; empty: none is told")
+    ehr_token: str = _s("", "bearer token for it (delivery)", secret=True)
+    ehr_ca_file: str = _s("", "PEM file of the CA of its certificate; empty: the system's")
+    ehr_timeout_s: float = _s(30.0, "longest a call of it may take")
+    ehr_patient_system: str = _s("urn:sijil:eg:national-id", "what it calls the system of Egypt's national ID")
+    ehr_create_patients: int = _s(0, "1: a patient whom it does not know is created there; 0: waits in the list")
 
     # Kafka
     kafka_bootstrap: str = _s("", "Kafka bootstrap servers; empty: the local stack's")

@@ -1067,7 +1067,9 @@ STATE_TABLES: tuple[Table, ...] = (
             "filed": "timestamp",
         },
         ("destination", "subject"),
-        about="Under which patient a destination has a report or a study, so that it can be taken back there.",
+        ("patient_key",),
+        about="Under which patients a destination has, or may have, a report or a study: it is taken back where it is"
+        " not theirs any more.",
     ),
     Table(
         "hl7_senders",

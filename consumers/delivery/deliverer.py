@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from consumers.delivery.attempts import ended
 from consumers.delivery.destination import Destination
-from consumers.delivery.entry import Away, Delivered, Outcome, Refused, Waiting
+from consumers.delivery.entry import Away, Delivered, NotNeeded, Outcome, Refused, Waiting
 from consumers.delivery.feed import Feed
 from consumers.delivery.outbox import Outbox, Request
 from consumers.delivery.positions import Positions
@@ -148,6 +148,9 @@ class Deliverer:
                 await _trying("done", lambda: self._outbox.done(entry))
                 self.queue.delivered(owed)
                 DELIVERED.labels(name, "delivered").inc()
+            case NotNeeded():
+                await _trying("done", lambda: self._outbox.done(entry))
+                self.queue.delivered(owed)
             case Refused(reason=reason):
                 await self._publish(self._not(owed, reason, will_retry=False))
                 owed.state, owed.reason, owed.attempts = REFUSED, reason, owed.attempts + 1

@@ -69,4 +69,9 @@ class Away(Transient):
         self.reason, self.retry_after_s = reason, retry_after_s
 
 
-Outcome = Delivered | Waiting | Refused
+@dataclass(frozen=True)
+class NotNeeded:
+    """There is nothing to hand over: what happened does not show at this destination."""
+
+
+Outcome = Delivered | NotNeeded | Waiting | Refused

@@ -1,0 +1,155 @@
+"""What there is to tell of a report or a study, from the read models and the documents: as it is now, corrected."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from consumers.api import overlay, queries
+from consumers.api.current import current
+from consumers.api.letterheads import Letterheads
+from consumers.report_pdf.page import render
+from consumers.report_pdf.sheet import About, Sheet, sheet_of
+from infra.ports import Objects, Row, Tables
+from infra.settings import Settings
+from schemas.errors import Defect, Invalid
+from schemas.events import ReportIssued
+from schemas.identity import NationalID
+
+
+@dataclass(frozen=True)
+class Person:
+    """Whose a study is, as it is now."""
+
+    patient_key: str
+    national_id: str
+    """Empty: none that agrees with birth date and sex."""
+    row: Mapping[str, Any]
+    """Columns of `studies` about the patient."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study with its series."""
+
+    row: Row
+    series: Sequence[Row]
+    person: Person
+
+    @property
+    def uid(self) -> str:
+        """Study Instance UID."""
+        return str(self.row["study_uid"])
+
+
+@dataclass(frozen=True)
+class Report:
+    """A version of a report."""
+
+    row: Row
+    document: Mapping[str, Any]
+    pdf: bytes
+
+
+class Dossiers:
+    """Reads what is to be told. Every call raises Transient."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tables: Callable[[], Tables],
+        objects: Objects,
+        printed: Callable[[Sheet], bytes] = render,
+    ) -> None:
+        self._tables, self._objects, self._render = tables, objects, printed
+        self._letterheads = Letterheads(settings.letterheads)
+        self._base_url = settings.http_public_url.rstrip("/") or f"http://{settings.http_host}:{settings.http_port}"
+        self.zone = ZoneInfo(settings.time_zone)
+        self.dicomweb = self._base_url + "/dicom-web"
+
+    async def study(self, study_uid: str) -> Study | None:
+        """A study; None while the archive has none of it, or when all of it was rejected."""
+        tables = self._tables()
+        found = await current(tables, await tables.select(queries.study_state(study_uid)))
+        if not found or not found[0]["answer"]:
+            return None
+        series = await tables.select(queries.series_of(study_uid))
+        return Study(found[0], overlay.series_rows(found[0], series), person_of(found[0]))
+
+    async def exists(self, study_uid: str) -> bool:
+        """Whether the archive has anything of a study, hidden or not."""
+        rows = await self._tables().select(queries.study_owner(study_uid))
+        return bool(rows)
+
+    async def reports_of(self, study_uid: str) -> list[str]:
+        """Ids of the reports of a study."""
+        rows = await self._tables().select(queries.reports_of(study_uid))
+        return list(dict.fromkeys(r["report_id"] for r in rows))
+
+    async def versions(self, report_id: str) -> list[Row]:
+        """Rows of `reports`, newest first."""
+        return await self._tables().select(queries.report(report_id))
+
+    async def report(self, row: Row, study: Study, current_version: int) -> Report:
+        """A version with its document and its printed form. Raises Defect for a document that is not its event's."""
+        data = await asyncio.to_thread(self._objects.get, row["bucket"], row["document_key"])
+        if hashlib.sha256(data).hexdigest() != row["document_sha256"]:
+            raise Defect(f"report document {row['document_key']} has not the checksum of its event")
+        document = msgspec.json.decode(data)
+        pdf = await asyncio.to_thread(self._printed, row, document, study, current_version)
+        return Report(row, document, pdf)
+
+    def _printed(self, row: Row, document: Mapping[str, Any], study: Study, current_version: int) -> bytes:
+        about = About(
+            report_id=row["report_id"],
+            version=row["version"],
+            current_version=current_version,
+            status=row["status"],
+            site=row["site"],
+            issued=row["issued"],
+            sha256=row["document_sha256"],
+        )
+        sheet = sheet_of(
+            document,
+            msgspec.json.decode(study.row["answer"]),
+            about,
+            self._letterheads.of(row["site"]),
+            base_url=self._base_url,
+            lang="en" if str(document.get("language", "")).lower().startswith("en") else "ar",
+            zone=self.zone,
+        )
+        return self._render(sheet)
+
+
+def row_of(event: ReportIssued) -> Row:
+    """The row of `reports` that an event makes: what is delivered is the version that it tells of."""
+    return {
+        "report_id": event.report_id,
+        "version": event.version,
+        "status": event.status,
+        "study_uids": list(event.study_uids),
+        "site": event.site,
+        "issued": event.issued,
+        "bucket": event.bucket,
+        "document_key": event.document_key,
+        "document_size": event.document_size,
+        "document_sha256": event.document_sha256,
+    }
+
+
+def person_of(row: Mapping[str, Any]) -> Person:
+    """Whose a row of `studies` is. A national ID that belies the birth date or the sex is somebody else's."""
+    number = ""
+    try:
+        national = NationalID.parse(row["patient_id"] or "")
+        if row["birth_date"] == national.birth_date.strftime("%Y%m%d") and row["sex"] == national.sex:
+            number = national.value
+    except Invalid:
+        pass
+    return Person(row["patient_key"] or "", number, row)

@@ -1,0 +1,1 @@
+"""The national health record: FHIR R4 transactions to its server."""
