@@ -8,10 +8,9 @@ durable (design, rule 7).
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pynetdicom import evt
 from pynetdicom.dimse_primitives import C_FIND
 
 from consumers.api import dicomjson
@@ -22,11 +21,9 @@ from consumers.api.qido import Kind
 from consumers.api.scope import Within
 from consumers.api.search import Hit
 from consumers.api.walk import Deadline
-from consumers.dicom import services
 from consumers.dicom.identifier import PATIENT_ROOT, STUDY_ROOT, Asked, Depth, Extended, read, written
 from consumers.dicom.services import DicomRoom, who
 from infra import telemetry
-from infra.dicom_door import DicomDoor
 from infra.dicom_exchange import Exchange
 from schemas.dicom_json import Dataset as Json
 from schemas.errors import Invalid, SijilError, Transient
@@ -52,18 +49,13 @@ OUT_OF_RESOURCES, IDENTIFIER_WRONG, UNABLE, REFUSED = 0xA700, 0xA900, 0xC000, 0x
 STATUSES = telemetry.Counter("sijil_c_find_responses", "Final C-FIND responses by status", ["status"])
 
 
-def register(door: DicomDoor) -> None:
-    """Add C-FIND to the door."""
-    finder = Finder(services.of(door), door.settings.ae_title)
-    door.contexts.append(negotiate)
-    door.handle(evt.EVT_SOP_EXTENDED, extended)
-    door.requests[C_FIND] = finder.answer
+def negotiate(abstract_syntax: str, offered: Sequence[str]) -> str | None:
+    """The transfer syntax of identifiers of a query/retrieve model."""
+    return syntax_of(offered) if abstract_syntax in MODELS else None
 
 
-def negotiate(abstract_syntax: str, offered: Any) -> str | None:
-    """The transfer syntax of identifiers: Explicit before Implicit VR Little Endian."""
-    if abstract_syntax not in MODELS:
-        return None
+def syntax_of(offered: Sequence[str]) -> str | None:
+    """Explicit before Implicit VR Little Endian: it keeps the value representations."""
     return next((s for s in (EXPLICIT_LE, IMPLICIT_LE) if s in offered), None)
 
 
@@ -81,25 +73,7 @@ class Finder:
 
     def answer(self, exchange: Exchange) -> None:
         """All responses of one request."""
-        status, comment = UNABLE, ""
-        try:
-            if self._turns.acquire(timeout=WAIT_S):
-                try:
-                    status, comment = self._answer(exchange)
-                finally:
-                    self._turns.release()
-            else:
-                status, comment = OUT_OF_RESOURCES, "too many queries at once"
-        except Invalid as error:
-            status, comment = IDENTIFIER_WRONG, error.reason
-        except Transient as error:
-            log.warning("c-find refused for now", reason=type(error).__name__)
-            status, comment = OUT_OF_RESOURCES, "a part of the archive is away"
-        except SijilError as error:
-            log.error("c-find failed", error=error)
-            status, comment = UNABLE, "a fault of the archive's own"
-        STATUSES.labels(f"{status:04X}").inc()
-        exchange.respond(_response(exchange, status, comment))
+        finish(exchange, self._turns, self._answer)
 
     def _answer(self, exchange: Exchange) -> tuple[int, str]:
         """(final status, comment)."""
@@ -130,9 +104,9 @@ class Finder:
                 if exchange.cancelled() or exchange.gone():
                     return CANCELLED, ""
                 found = _found(hit, asked) | extra.get(hit.study["patient_key"] or "", {})
-                response = _response(exchange, pending)
-                response.Identifier = exchange.encoded(written(asked, found, self._ae_title))
-                exchange.respond(response)
+                answer = response(exchange, pending)
+                answer.Identifier = exchange.encoded(written(asked, found, self._ae_title))
+                exchange.respond(answer)
         if exchange.cancelled():
             return CANCELLED, ""
         if not recorded:
@@ -168,10 +142,34 @@ def _found(hit: Hit, asked: Asked) -> Json:
     return found | (hit.series or {}) | (hit.instance or {})
 
 
-def _response(exchange: Exchange, status: int, comment: str = "") -> Any:
-    response: Any = C_FIND()
-    response.AffectedSOPClassUID = exchange.request.AffectedSOPClassUID
-    response.Status = status
+def finish(exchange: Exchange, turns: threading.Semaphore, work: Callable[[Exchange], tuple[int, str]]) -> None:
+    """Do `work`, which sends what is found, when its turn has come; send the final response."""
+    status, comment = UNABLE, ""
+    try:
+        if turns.acquire(timeout=WAIT_S):
+            try:
+                status, comment = work(exchange)
+            finally:
+                turns.release()
+        else:
+            status, comment = OUT_OF_RESOURCES, "too many queries at once"
+    except Invalid as error:
+        status, comment = IDENTIFIER_WRONG, error.reason
+    except Transient as error:
+        log.warning("c-find refused for now", reason=type(error).__name__)
+        status, comment = OUT_OF_RESOURCES, "a part of the archive is away"
+    except SijilError as error:
+        log.error("c-find failed", error=error)
+        status, comment = UNABLE, "a fault of the archive's own"
+    STATUSES.labels(f"{status:04X}").inc()
+    exchange.respond(response(exchange, status, comment))
+
+
+def response(exchange: Exchange, status: int, comment: str = "") -> Any:
+    """A C-FIND response; a pending one still lacks its identifier."""
+    answer: Any = C_FIND()
+    answer.AffectedSOPClassUID = exchange.request.AffectedSOPClassUID
+    answer.Status = status
     if comment:
-        response.ErrorComment = comment[:64]
-    return response
+        answer.ErrorComment = comment[:64]
+    return answer

@@ -117,7 +117,7 @@ def read(identifier: Dataset, sop_class: str, extended: Extended) -> Asked:
             unsupported = True
             continue
         include.add(tag)
-        for path, text in _asked(element, tag):
+        for path, text in asked_of(element, tag):
             attribute = _attribute(path) if text else None
             unsupported = unsupported or bool(text and attribute is None)
             condition = condition_of(attribute, text) if attribute else None
@@ -157,14 +157,14 @@ def _attribute(path: str) -> Attribute | None:
         return None
 
 
-def _asked(element: DataElement, path: str) -> Iterator[tuple[str, str]]:
+def asked_of(element: DataElement, path: str) -> Iterator[tuple[str, str]]:
     """Paths of attributes and what they must be; of a sequence, those of its one item (PS3.4 §C.2.2.2.6)."""
     if element.VR != "SQ":
         yield path, text_of(element.value)
         return
     for item in list(element.value or ())[:1]:
         for inner in item:
-            yield from _asked(inner, f"{path}.{inner.tag:08X}")
+            yield from asked_of(inner, f"{path}.{inner.tag:08X}")
 
 
 def text_of(value: Any) -> str:
@@ -201,12 +201,12 @@ def written(asked: Asked, found: Json, ae_title: str) -> Dataset:
     for tag, key in wanted.items():
         if key is None and tag not in found:
             continue
-        answer.add(_element(tag, found.get(tag), key))
-    answer.add(_plain(LEVEL, "CS", asked.depth.text))
-    answer.add(_plain(RETRIEVE_AE, "AE", ae_title))
-    answer.add(_plain(0x00080056, "CS", "ONLINE"))
-    if charset := character_set(text_of(asked.keys.get("SpecificCharacterSet")), _texts(answer)):
-        answer.add(_plain(CHARACTER_SET, "CS", charset))
+        answer.add(element_of(tag, found.get(tag), key))
+    answer.add(plain(LEVEL, "CS", asked.depth.text))
+    answer.add(plain(RETRIEVE_AE, "AE", ae_title))
+    answer.add(plain(0x00080056, "CS", "ONLINE"))
+    if charset := character_set(text_of(asked.keys.get("SpecificCharacterSet")), texts(answer)):
+        answer.add(plain(CHARACTER_SET, "CS", charset))
     return answer
 
 
@@ -229,45 +229,47 @@ def character_set(asked: str, texts: Iterable[str]) -> str:
     return asked
 
 
-def _texts(dataset: Dataset) -> Iterator[str]:
+def texts(dataset: Dataset) -> Iterator[str]:
+    """All values, those of items too."""
     for element in dataset:
         if element.VR == "SQ":
             for item in element.value or ():
-                yield from _texts(item)
+                yield from texts(item)
         else:
             yield text_of(element.value)
 
 
-def _plain(tag: int, vr: str, value: Any) -> DataElement:
+def plain(tag: int, vr: str, value: Any) -> DataElement:
+    """An element whose value nobody checks: it comes from what the archive has."""
     return DataElement(tag, vr, value, validation_mode=config.IGNORE)
 
 
-def _element(tag: str, found: Mapping[str, Any] | None, key: DataElement | None) -> DataElement:
+def element_of(tag: str, found: Mapping[str, Any] | None, key: DataElement | None) -> DataElement:
     """An element of DICOM JSON as pydicom has it; of a sequence's items the keys asked for, or all."""
     number = int(tag, 16)
     vr = str(found["vr"]) if found else _vr(number, key)
     values = list(found.get("Value", ())) if found else []
     if vr == "SQ":
         inner = next(iter(key.value or ()), None) if key is not None and key.VR == "SQ" else None
-        return _plain(number, vr, Items([_item(v, inner) for v in values if isinstance(v, dict)]))
+        return plain(number, vr, Items([_item(v, inner) for v in values if isinstance(v, dict)]))
     if vr == "PN":
         values = [name_text(v) for v in values]
     elif vr in ("IS", "DS"):
         values = [str(v) for v in values]
     if not values or all(v is None for v in values):
-        return _plain(number, vr, None)
-    return _plain(number, vr, values[0] if len(values) == 1 else values)
+        return plain(number, vr, None)
+    return plain(number, vr, values[0] if len(values) == 1 else values)
 
 
 def _item(found: Mapping[str, Any], keys: Dataset | None) -> Dataset:
     item = Dataset()
     if keys is None or not len(keys):
         for tag, element in found.items():
-            item.add(_element(tag, element, None))
+            item.add(element_of(tag, element, None))
         return item
     for key in keys:
         tag = f"{key.tag:08X}"
-        item.add(_element(tag, found.get(tag), key))
+        item.add(element_of(tag, found.get(tag), key))
     return item
 
 
