@@ -7,6 +7,7 @@ from typing import Final
 from consumers.dicom import find
 from consumers.dicom.move import OF_ONE_DESTINATION
 from consumers.dicom.retrieval import CANCELLED, DESTINATION_UNKNOWN, STATUSES
+from consumers.dicom.worklist_query import DAYS_AHEAD, DAYS_BACK, DAYS_MAX
 from infra.conformance import Service
 
 _HIERARCHICAL = (
@@ -35,6 +36,31 @@ SERVICES: Final = (
             find.REFUSED: "the purpose does not allow it; the refusal is recorded",
         },
         extended_negotiation="Relational queries, combined date-time matching and fuzzy matching, as proposed.",
+    ),
+    Service(
+        "Basic Worklist Management: C-FIND",
+        "PS3.4 Annex K",
+        "SCP",
+        "Modality Worklist of the orders of the device's own site (AE table). An order leaves the list when a performed"
+        " procedure step of it is COMPLETED, when its study is complete, and when it is cancelled or ended.",
+        {
+            find.SUCCESS: "no more matches",
+            find.CANCELLED: "cancelled by C-CANCEL",
+            find.PENDING: "a match",
+            find.PENDING_UNSUPPORTED: "a match; an optional key of the query is not supported for matching",
+            find.OUT_OF_RESOURCES: "the tables are away, the access could not be recorded, or too many orders",
+            find.IDENTIFIER_WRONG: f"the identifier cannot be read, or is about more than {DAYS_MAX} days",
+            find.UNABLE: "a fault of the archive's own",
+            find.REFUSED: "the AE's role does not see orders; the refusal is recorded",
+        },
+        notes=(
+            f"Without a start date the days from {DAYS_BACK} before today to {DAYS_AHEAD} ahead are searched; by"
+            " accession number alone, all. An open range ends as far from its one end.",
+            "An order that any station may do is answered as the asking station's, and for one without a time the time"
+            " at which it was written stands. Start date and time as ranges are matched together.",
+            "Requested Procedure ID and Scheduled Procedure Step ID are the accession number; Study Instance UID is the"
+            " one by which the archive expects the study. Names are given in all their component groups.",
+        ),
     ),
     Service(
         "Query/Retrieve: C-MOVE",

@@ -17,8 +17,10 @@ from streams.effects import Emit
 from streams.facts import rfc3339_of
 from streams.pack_rows import PackRow, contents
 
-QUIET, MPPS = "quiet", "mpps"
-"""`basis` of a completion: nothing came for the quiet time; all has come that devices list."""
+QUIET, MPPS, ORDER = "quiet", "mpps", "order"
+"""`basis` of a completion: nothing came for the quiet time; all has come that devices list; nothing came, and its order
+has been called completed.
+"""
 
 BUCKET_MS = 60_000
 """Width of a bucket of `pending_studies`: bounds the tombstones that a restarted worker reads over."""

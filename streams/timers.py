@@ -20,7 +20,7 @@ from infra import clock, faults, telemetry
 from infra.ports import Select, Stored, Tables
 from schemas.tables import Upsert
 from streams import expected
-from streams.completeness import BUCKET_MS, MPPS, QUIET, completed
+from streams.completeness import BUCKET_MS, MPPS, ORDER, QUIET, completed
 from streams.effects import Emit
 from streams.expected import Step, all_there, waits_ms
 from streams.facts import milliseconds
@@ -41,6 +41,8 @@ LOOK_MS, LOOK_MS_MAX = 1000, 60_000
 """First and longest pause between two looks at the steps of a study that waits."""
 HELD_MS = 1000
 """A study held by an open step is looked at so often: the step may end unheard, where another worker follows orders."""
+COMPLETED_ORDER = "completed"
+"""FHIR request-status of an order that whoever keeps it has called done."""
 SETTLE_S = 5.0
 """How often the position is written."""
 
@@ -239,6 +241,7 @@ class Timers:
         if not asked:
             return 0
         answers = await self._tables.select_many([Select(TABLE, {"study_uid": uid}, COLUMNS) for uid, _ in asked])
+        ordered = await self._ordered([uid for uid, _ in asked]) if at_ms is not None else frozenset[str]()
         emits, told = [], []
         for (uid, timer), answer in zip(asked, answers, strict=True):
             rows = [PackRow.read(row) for row in answer]
@@ -251,6 +254,7 @@ class Timers:
                 if timer.arrival_ms + waits_ms(steps[uid], self._quiet_ms, self._open_ms) > at_ms:
                     waiting.held[uid] = now_ms + HELD_MS
                     continue
+                basis = ORDER if uid in ordered else QUIET
             emits.append(completed(partition, rows, basis))
             told.append((uid, timer))
             # Now, for an arrival may come while Kafka is waited for, and has to reopen.
@@ -271,6 +275,17 @@ class Timers:
         queries = [Select(expected.TABLE, {"study_uid": uid}, expected.COLUMNS) for uid in study_uids]
         answers = await self._tables.select_many(queries) if queries else []
         return {uid: [Step.read(row) for row in rows] for uid, rows in zip(study_uids, answers, strict=True)}
+
+    async def _ordered(self, study_uids: Sequence[str]) -> frozenset[str]:
+        """Of these studies those whose orders have all been called completed."""
+        known = await self._tables.select_many([Select("orders_by_study", {"study_uid": uid}) for uid in study_uids])
+        pairs = [(uid, row["order_id"]) for uid, rows in zip(study_uids, known, strict=True) for row in rows]
+        last = [Select("orders", {"order_id": order}, ("status",), limit=1) for _, order in pairs]
+        answers = await self._tables.select_many(last) if last else []
+        done = [
+            (uid, rows[0]["status"] == COMPLETED_ORDER) for (uid, _), rows in zip(pairs, answers, strict=True) if rows
+        ]
+        return frozenset(uid for uid, _ in done) - {uid for uid, ended in done if not ended}
 
     async def settle(self) -> None:
         """Write how far each partition has nothing pending. Raises Transient."""

@@ -32,6 +32,7 @@ OVERRIDE = ("110127", "Emergency Override Started")
 TYPES: Mapping[str, tuple[str, str]] = {
     "search": QUERY,
     "query": QUERY,
+    "worklist": QUERY,
     "read-accesses": AUDIT_LOG,
     "retrieve-original": EXPORT,
     "dicom-get": TRANSFER,

@@ -37,6 +37,7 @@ ROLES: Words = {
 ACTIONS: Words = {
     "search": ("بحث ظهر فيه الفحص", "saw the study in a search"),
     "query": ("بحث ظهر فيه الفحص", "saw the study in a search"),
+    "worklist": ("عرض الفحص المطلوب على جهاز الأشعة", "was shown the order on an imaging device"),
     "retrieve": ("الاطّلاع على صور الفحص", "looked at the images of the study"),
     "retrieve-frames": ("الاطّلاع على صور الفحص", "looked at the images of the study"),
     "retrieve-rendered": ("الاطّلاع على صور الفحص", "looked at the images of the study"),

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any, Final
 
 from schemas.dicom_json import Dataset, Element, ordered, person_name, text
+from schemas.identity import NATIONAL_ISSUER
 
 Row = Mapping[str, Any]
 
@@ -22,6 +23,16 @@ ON_THE_LIST: Final = frozenset({"active"})
 """FHIR ServiceRequest.status of an order that a device may be told of."""
 PRIORITIES: Final = {"stat": "STAT", "asap": "HIGH", "urgent": "HIGH", "routine": "ROUTINE"}
 """FHIR request-priority → Requested Procedure Priority (0040,1003)."""
+SCHEMES: Final = {
+    "http://loinc.org": "LN",
+    "http://snomed.info/sct": "SCT",
+    "http://dicom.nema.org/resources/ontology/DCM": "DCM",
+    "http://radlex.org": "RADLEX",
+    "http://www.ama-assn.org/go/cpt": "C4",
+    "http://hl7.org/fhir/sid/icd-10": "I10",
+}
+"""Code system of FHIR → Coding Scheme Designator (PS3.16 Table 8-1); another URI is a private scheme's."""
+PRIVATE_SCHEME = "99SIJIL"
 SH_LENGTH, LO_LENGTH = 16, 64
 
 # What an item never has a value for: asked for, it is there and empty (type 2 of the table).
@@ -95,7 +106,8 @@ def item(order: Row, *, stands: State, zone: tzinfo) -> Dataset:
             "00080090": person_name(order["referrer_name"]),
             "00100010": person_name(order["patient_name"]),
             "00100020": text("LO", order["patient_id"]),
-            "00100021": text("LO", order["issuer"]),
+            # A national ID says itself what it is, and whose; a study that repeats its issuer would make another key
+            "00100021": text("LO", "" if order["issuer"] == NATIONAL_ISSUER else order["issuer"]),
             "00100030": text("DA", order["birth_date"]),
             "00100040": text("CS", order["sex"]),
             "0020000D": text("UI", order["study_uid"]),
@@ -123,9 +135,11 @@ def _code(order: Row) -> Element:
     """The requested procedure, coded; an item without a scheme would be no code (PS3.3 §8.2)."""
     if not order["procedure_code"] or not order["procedure_scheme"]:
         return {"vr": "SQ"}
+    scheme = order["procedure_scheme"]
+    scheme = SCHEMES.get(scheme, scheme if len(scheme) <= SH_LENGTH and ":" not in scheme else PRIVATE_SCHEME)
     coded = {
         "00080100": text("SH", _cut(order["procedure_code"], SH_LENGTH)),
-        "00080102": text("SH", _cut(order["procedure_scheme"], SH_LENGTH)),
+        "00080102": text("SH", scheme),
         "00080104": text("LO", _cut(order["procedure_text"] or order["procedure_code"], LO_LENGTH)),
     }
     return {"vr": "SQ", "Value": [coded]}

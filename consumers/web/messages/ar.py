@@ -294,6 +294,7 @@ MESSAGES: Mapping[str, str] = {
     "action.read-arrivals": "ما وصل",
     "action.read-changes": "سجل التغييرات",
     "action.query": "بحث عبر DICOM",
+    "action.worklist": "قائمة عمل جهاز أشعة (MWL)",
     "action.read-metadata": "بيانات الصور",
     "action.follow-changes": "سجل التغييرات",
     "action.dicom-get": "الصور إلى محطة عمل",

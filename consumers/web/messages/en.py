@@ -295,6 +295,7 @@ MESSAGES: Mapping[str, str] = {
     "action.read-arrivals": "arrivals",
     "action.read-changes": "change feed",
     "action.query": "search by DICOM",
+    "action.worklist": "worklist of an imaging device (MWL)",
     "action.read-metadata": "image data",
     "action.follow-changes": "change feed",
     "action.dicom-get": "images, to a workstation",

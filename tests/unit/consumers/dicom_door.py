@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from consumers.api.views import Views
-from consumers.dicom import app, services
+from consumers.dicom import app, finders, services
 from consumers.dicom.services import DicomRoom
 from infra import ae_table
 from infra.ae_table import Ae
 from infra.chain import ChainedLog
 from infra.dicom_door import DicomDoor, Listener
+from infra.dicom_services import Peer
 from producers.dicom.contexts import accept, is_storage
+from schemas.caller import Caller
 from tests.archive import dcmtk
 from tests.unit.consumers.archive import DECODERS, MemoryArchive
 
@@ -42,15 +44,23 @@ class OpenDoor:
 
 
 @contextmanager
-def open_door(archive: MemoryArchive, entries: Sequence[Ae] = (), **changes: Any) -> Iterator[OpenDoor]:
-    """The door until the block ends. `entries` of the AE table; `changes` are settings."""
+def open_door(
+    archive: MemoryArchive, entries: Sequence[Ae] = (), callers: Sequence[Ae] = (LOOPBACK,), **changes: Any
+) -> Iterator[OpenDoor]:
+    """The door until the block ends. `entries` of the AE table; `callers`: who may call; `changes` are settings."""
     settings = replace(archive.settings, dicom_port=0, **changes)
     door = DicomDoor(settings, log=archive.log, chain=cast(ChainedLog, archive.journal), objects=archive.objects)
     for entry in entries:
         asyncio.run(ae_table.add(archive.tables, entry))
-    door.identify = lambda peer: ae_table.caller(LOOPBACK, peer.calling_ae, peer.address, settings.site)
+
+    def caller(peer: Peer) -> Caller | None:
+        row = ae_table.find_caller(callers, peer.calling_ae, peer.address)
+        return ae_table.caller(row, peer.calling_ae, peer.address, settings.site) if row else None
+
+    door.identify = caller
     room = services.made(door, Views(lambda: archive.tables), DECODERS)
     app.add(door, room)
+    finders.add(door, room)
     door.contexts.append(accept)  # C-GET stores on contexts that the other half accepts
     door.both_roles.append(is_storage)
     listener = Listener(door)

@@ -9,7 +9,8 @@ from typing import Any
 
 from schemas.events import StepEnded, StepStarted, StudyCompleted
 from schemas.steps import StepDocument, document_key, encode_step
-from streams.completeness import MPPS, QUIET
+from schemas.tables import Upsert, Write
+from streams.completeness import MPPS, ORDER, QUIET
 from streams.expected import Step, waits_ms
 from streams.timers import HELD_MS
 from tests.unit.streams.samples import DOCUMENTS, T0, dump, run, stored
@@ -128,6 +129,26 @@ def test_a_step_that_ends_without_a_list_leaves_the_study_to_its_quiet_time() ->
     site.step("COMPLETED")
     run(site.timers.tick(T0 + 2 * QUIET_MS + 1))
     assert site.bases() == [QUIET], "it was held, and is looked at at once"
+
+
+def test_an_order_that_is_called_completed_is_the_basis() -> None:
+    site = Site()
+    site.handle(arrival(site, 0, 5), arrival(site, 1, 6, study="1.2.4"))
+    writes: list[Write] = []
+    for study, order, statuses in (("1.2.3", "o1", ("active", "completed")), ("1.2.4", "o2", ("completed",))):
+        writes.append(Upsert("orders_by_study", {"study_uid": study, "order_id": order}, {"site": "S"}, 1))
+        writes += [
+            Upsert("orders", {"order_id": order, "version": n}, {"status": status}, n)
+            for n, status in enumerate(statuses, 1)
+        ]
+    writes.append(Upsert("orders_by_study", {"study_uid": "1.2.4", "order_id": "o3"}, {"site": "S"}, 1))
+    writes.append(Upsert("orders", {"order_id": "o3", "version": 1}, {"status": "active"}, 1))
+    run(site.tables.apply(writes))
+    run(site.timers.tick(T0 + QUIET_MS - 1))
+    assert site.bases() == [], "it waits for its quiet time all the same"
+    run(site.timers.tick(T0 + QUIET_MS))
+    told = {e.event.study_uid: e.event.basis for e in site.emitted if isinstance(e.event, StudyCompleted)}
+    assert told == {"1.2.3": ORDER, "1.2.4": QUIET}, "of two orders one is not done"
 
 
 def test_of_two_steps_both_must_have_ended() -> None:
