@@ -57,6 +57,9 @@ Within = Callable[[Caller, Permission, Sequence[str], str], Awaitable[str]]
 Standing = Callable[[Caller], Awaitable[str]]
 """(caller) → why they may do nothing in their role, whatever their token says; empty if they may."""
 
+Narrowed = Callable[[Caller], Awaitable[Caller]]
+"""(caller) → the same with those of their token's sites alone that are theirs."""
+
 
 async def _not_recorded(caller: Caller, permission: str, reason: str, study_uid: str) -> str:
     return ""
@@ -70,6 +73,10 @@ async def _by_token(caller: Caller) -> str:
     return ""
 
 
+async def _as_it_is(caller: Caller) -> Caller:
+    return caller
+
+
 @dataclass
 class Gate:
     """What decides at the HTTP door. The rooms that know more set the hooks."""
@@ -79,6 +86,7 @@ class Gate:
     denied: Denied = _not_recorded
     within: Within = _nobody_knows
     standing: Standing = _by_token
+    narrowed: Narrowed = _as_it_is
     opened: set[str] = field(default_factory=lambda: set(OPEN))
 
     @classmethod
@@ -101,9 +109,11 @@ class Gate:
         forwarded = header(scope, "x-forwarded-for") or header(scope, "forwarded")
         if found is None and self.loopback_role is not None and is_loopback(address) and not forwarded:
             found = Caller(f"http:{address}", self.loopback_role, DEFAULT_PURPOSE[self.loopback_role], address=address)
-        if found is not None and (stated := header(scope, PURPOSE_HEADER)):
-            return replace(found, purpose=checked_purpose(stated))
-        return found
+        if found is None:
+            return None
+        if stated := header(scope, PURPOSE_HEADER):
+            found = replace(found, purpose=checked_purpose(stated))
+        return await self.narrowed(found)
 
     async def admit(
         self, request: Request, permission: Permission, study_uids: Sequence[str] = (), patient_key: str = ""

@@ -94,7 +94,8 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
         return "scope" if outside or (key and await room.scopes.keeps_out(reach, key)) else ""
 
     standing = Standing(lambda: views.tables)
-    door.gate.denied, door.gate.within, door.gate.standing = denied, within, standing.why_not
+    door.gate.denied, door.gate.within = denied, within
+    door.gate.standing, door.gate.narrowed = standing.why_not, standing.narrowed
     emergency.add(app, room, audit)
     guard = Guard(app, audit, freshness, ReadAfter(views, settings.read_wait_s), room.scopes, standing)
     search.add(guard, room)

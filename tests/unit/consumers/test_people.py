@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -16,12 +17,12 @@ from consumers.web import app as web
 from infra import clock
 from infra.ports import Tables
 from producers import people as producers_people
-from schemas.caller import Caller
+from schemas.caller import ALL_SITES, Caller
 from schemas.errors import Transient
 from schemas.events import AccessDenied, PersonChanged, PersonLeft, PersonRegistered
 from schemas.people import STAFF_NUMBER_SYSTEM, Person, by_number, encode_person, number_hash
 from schemas.roles import Role
-from tests.unit.consumers.archive import MemoryArchive
+from tests.unit.consumers.archive import MemoryArchive, part10
 from tests.unit.consumers.test_scope import As
 
 BUCKET = "sijil-documents"
@@ -288,3 +289,28 @@ def test_a_form_that_cannot_be_saved_comes_back_with_what_it_said(world: World) 
     world.said("dr-9", "doctor")
     assert "another person" in send(world, "/web/people/dr-9?lang=en", other).text
     assert send(world, "/web/people/new", FORM, staff(Role.RADIOLOGIST)).status_code == 403
+
+
+def test_a_token_s_sites_are_those_that_are_somebody_s_own(world: World) -> None:
+    known = Standing(lambda: world.archive.tables)
+
+    def sites(person: str, *claimed: str) -> frozenset[str]:
+        return asyncio.run(known.narrowed(replace(staff(Role.RADIOLOGIST, person), sites=frozenset(claimed)))).sites
+
+    world.said("dr-7", "radiologist", sites=("CAI-1", "ALX-1"))
+    world.said("dr-8", "radiologist", sites=())
+    assert sites("dr-7", "CAI-1", "ASW-1") == {"CAI-1"}
+    assert sites("dr-7", ALL_SITES) == {"CAI-1", "ALX-1"}
+    assert sites("dr-7", "ASW-1") == frozenset()
+    assert sites("dr-8", "ASW-1") == {"ASW-1"}
+    assert sites("nobody-knows", "ASW-1") == {"ASW-1"}
+    patient = Caller("person:p", Role.PATIENT, "PATRQT", frozenset({"X"}), person_id="dr-7", patient_key="k1:x")
+    assert asyncio.run(known.narrowed(patient)).sites == {"X"}
+
+
+def test_a_technician_sees_no_site_that_is_not_theirs(world: World) -> None:
+    world.archive.store([part10("1.2.3.1.1")], site="ASW-1")
+    claimed = replace(staff(Role.TECHNICIAN), sites=frozenset({"ASW-1"}))
+    assert [a.status_code for a in world.ask(claimed, "/studies/1.2.3")] == [200]
+    world.said("dr-7", "technician", sites=("CAI-1",))
+    assert [a.status_code for a in world.ask(claimed, "/studies/1.2.3")] == [403]
