@@ -64,8 +64,9 @@ lock: .venv/installed  ## pin today's versions of the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra demo --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --upgrade -o $(LOCK)
 
-# For the tests alone: two independent DICOM toolkits, a browser, and node for an independent parser of AsyncAPI.
-tools:
+# For the tests alone: two independent DICOM toolkits, a browser, node for an independent parser of AsyncAPI, and jars.
+tools: stack
+	@$(BIN)/python -m tests.jars
 	@missing=""; test -x /usr/bin/storescu || missing="dcmtk"; \
 	test -x /usr/bin/dciodvfy || missing="$$missing dicom3tools"; \
 	test -x /usr/bin/chromium || missing="$$missing chromium"; \

@@ -31,6 +31,7 @@ from consumers.api.routes import (
     drafts,
     emergency,
     fhir_metadata,
+    fhir_orders,
     fhir_patients,
     fhir_reports,
     fhir_studies,
@@ -117,6 +118,7 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     fhir_patients.add(guard, room)
     fhir_studies.add(app, guard, room)
     fhir_reports.add(guard, room)
+    fhir_orders.add(guard, room)
     freshness.watch(CORRECTIONS, room.forget)
     changes.add(guard, room, Feed(door.log), lambda: door.stopping)
 

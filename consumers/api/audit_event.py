@@ -39,6 +39,7 @@ TYPES: Mapping[str, tuple[str, str]] = {
     "dicom-move": TRANSFER,
     "break-glass": OVERRIDE,
     "read-patient": RECORD,
+    "read-order": RECORD,
     "read-report": RECORD,
 }
 """Action → event id of PS3.16 CID 400; any other read: INSTANCES."""
@@ -139,7 +140,8 @@ def bundle(found: Sequence[Mapping[str, Any]], base: str, self_url: str, next_ur
     if next_url:
         links.append({"relation": "next", "url": next_url})
     entries = [{"fullUrl": f"{base}/AuditEvent/{r['id']}", "resource": r, "search": {"mode": "match"}} for r in found]
-    return {"resourceType": "Bundle", "type": "searchset", "link": links, "entry": entries}
+    found: dict[str, Any] = {"resourceType": "Bundle", "type": "searchset", "link": links}
+    return {**found, "entry": entries} if entries else found  # FHIR knows no empty list
 
 
 # ------------------------------------------------------------------------------------------------ what is asked for

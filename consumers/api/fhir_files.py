@@ -25,6 +25,7 @@ from consumers.fhir.ids import patient_reference
 from consumers.fhir.imaging_study import imaging_study
 from consumers.fhir.patient import patient
 from consumers.fhir.person_name import name_text
+from consumers.fhir.service_request import service_request
 from infra.ports import Row
 from schemas.errors import Defect
 
@@ -69,7 +70,10 @@ class Files:
     async def studies(self, rows: Sequence[Row]) -> list[Resource]:
         """ImagingStudies of rows of `studies` as they are now."""
         tables = self._room.views.tables
-        below = await tables.select_many([queries.series_of(r["study_uid"]) for r in rows]) if rows else []
+        uids = [r["study_uid"] for r in rows]
+        selects = [queries.series_of(u) for u in uids] + [queries.orders_of_study(u) for u in uids]
+        answers = await tables.select_many(selects) if selects else []
+        below, ordered = answers[: len(uids)], answers[len(uids) :]
         groups = await self._room.scopes.linked.groups(r["patient_key"] for r in rows)
         return [
             imaging_study(
@@ -78,8 +82,9 @@ class Files:
                 subject=_subject(groups, row["patient_key"], row["patient_name"]),
                 endpoint={"reference": endpoint.REFERENCE},
                 zone=self.zone,
+                based_on=[{"reference": f"ServiceRequest/{o['order_id']}"} for o in orders],
             )
-            for row, series in zip(rows, below, strict=True)
+            for row, series, orders in zip(rows, below, ordered, strict=True)
         ]
 
     async def reports(self, rows: Sequence[Row]) -> list[tuple[Resource, list[tuple[str, str]]]]:
@@ -101,10 +106,23 @@ class Files:
 
         return list(await asyncio.gather(*(one(r) for r in rows)))
 
+    async def orders(self, rows: Sequence[Row]) -> list[Resource]:
+        """ServiceRequests of rows of orders."""
+        groups = await self._room.scopes.linked.groups(r["patient_key"] for r in rows)
+        gate = asyncio.Semaphore(DOCUMENTS_AT_ONCE)
+
+        async def one(row: Row) -> Resource:
+            async with gate:
+                document = await asyncio.to_thread(self._document, row)
+            subject = _subject(groups, row["patient_key"], row["patient_name"]) if row["patient_key"] else None
+            return service_request(document, id=row["order_id"], version=row["version"], subject=subject)
+
+        return list(await asyncio.gather(*(one(r) for r in rows)))
+
     def _document(self, row: Row) -> Resource:
         data = self._room.objects.get(row["bucket"], row["document_key"])
         if hashlib.sha256(data).hexdigest() != row["document_sha256"]:
-            raise Defect("the document of a report is not the one its event names")
+            raise Defect("a document in S3 is not the one its event names")
         found: Resource = msgspec.json.decode(data)
         return found
 

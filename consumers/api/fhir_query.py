@@ -48,7 +48,7 @@ PARAMETERS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     },
     "ServiceRequest": {
         "_id": ("token", "id of the order"),
-        "identifier": ("token", "accession number, with its site's system or without"),
+        "identifier": ("token", "accession number: urn:sijil:accession:<site>|<number>"),
         "patient": ("reference", "Patient/<id>, or patient:identifier=<system>|<number>"),
         "subject": ("reference", "the same"),
         "status": ("token", "of the order; several separated by commas"),

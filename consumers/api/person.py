@@ -1,4 +1,4 @@
-"""Who a patient key is: as their images say, or as people who gave them a study do."""
+"""Who a patient key is: as their images say, as people who gave them a study do, or as their order does."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from consumers.api import queries
 from consumers.api.current import current
 from consumers.api.overlay import LAID
 from infra.ports import Row, Tables
+from schemas.errors import Invalid
+from schemas.identity import KEY_LOCAL, KEY_NATIONAL, KEY_STUDY, NationalID, is_placeholder
 
+WHO = ("patient_key", "patient_name", "patient_id", "issuer", "birth_date", "sex")
 REASSIGNED = "reassigned"
 """`basis` of a patient whom no dataset names."""
 
 
 async def person(tables: Tables, key: str) -> Row | None:
     """A row of `patients`; of a patient who is known by studies alone that people gave them, as the newest of these has
-    them; None for one who is not known. Raises Transient.
+    them; of one whose images are still to be made, as an order has them; None for who is not known. Raises Transient.
     """
     rows = await tables.select(queries.patient(key))
     if rows:
@@ -26,7 +29,20 @@ async def person(tables: Tables, key: str) -> Row | None:
             return {
                 "patient_key": key,
                 "basis": REASSIGNED,
-                **{n: row[n] for n in ("patient_name", "patient_id", "issuer", "birth_date", "sex")},
+                **{n: row[n] for n in WHO[1:]},
                 "last_study_uid": row["study_uid"],
             }
-    return None
+    ordered = await tables.select(queries.orders_of_patient(key, 1))
+    return {n: ordered[0][n] for n in WHO} | {"basis": _basis(ordered[0]), "last_study_uid": ""} if ordered else None
+
+
+def _basis(order: Row) -> str:
+    """What made the patient key of an order: as `schemas.identity.patient_key` decides."""
+    if is_placeholder(order["patient_id"]):
+        return KEY_STUDY
+    try:
+        national = NationalID.parse(order["patient_id"])
+    except Invalid:
+        return KEY_LOCAL
+    agrees = order["birth_date"] == national.birth_date.strftime("%Y%m%d") and order["sex"] == national.sex
+    return KEY_NATIONAL if agrees else KEY_LOCAL

@@ -46,6 +46,7 @@ ACTIONS: Words = {
     "retrieve-original": ("تنزيل الملفات الأصلية للفحص", "fetched the study's original files"),
     "read-metadata": ("الاطّلاع على بيانات الفحص", "read data of the study"),
     "read-status": ("الاطّلاع على حالة الفحص", "looked at where the study stands"),
+    "read-order": ("قراءة طلب الفحص", "read the order"),
     "read-report": ("قراءة تقرير الأشعة", "read the report"),
     "read-waiting": ("مراجعة قائمة الفحوص التي تنتظر التقرير", "looked at the list of studies that wait for a report"),
     "read-draft": ("متابعة كتابة تقرير لم يُوقَّع بعد", "went on with a report that is not signed yet"),

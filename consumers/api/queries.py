@@ -257,6 +257,26 @@ def patient(patient_key: str) -> Select:
     return Select("patients", {"patient_key": patient_key})
 
 
+def newest_order(order_id: str) -> Select:
+    """An order's current version: one row."""
+    return Select("orders", {"order_id": order_id}, limit=1)
+
+
+def orders_of_patient(patient_key: str, limit: int) -> Select:
+    """Orders for a patient as they are now, in no order of time."""
+    return Select("orders_by_patient", {"patient_key": patient_key}, limit=limit)
+
+
+def orders_of_accession(site: str, accession: str) -> Select:
+    """Orders under a site's accession number."""
+    return Select("orders_by_accession", {"site": site, "accession": accession})
+
+
+def orders_of_study(study_uid: str) -> Select:
+    """Which orders a study belongs to."""
+    return Select("orders_by_study", {"study_uid": study_uid})
+
+
 def links_of(patient_key: str) -> Select:
     """Which files people joined to a patient's, and which they keep apart."""
     return Select("patient_links", {"patient_key": patient_key}, limit=200)

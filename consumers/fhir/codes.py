@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import quote
 
+from schemas.orders import ACCESSION_SYSTEM, PATIENT_SYSTEM
+
 Resource = dict[str, Any]
 """A resource, or a piece of one, as JSON."""
 
@@ -16,19 +18,17 @@ DICOM_UID: Final = "urn:dicom:uid"
 DCM: Final = "http://dicom.nema.org/resources/ontology/DCM"
 IDENTIFIER_TYPE: Final = "http://terminology.hl7.org/CodeSystem/v2-0203"
 CONNECTION_TYPE: Final = "http://terminology.hl7.org/CodeSystem/endpoint-connection-type"
-SEARCH_ACCESSION: Final = "urn:sijil:accession:"
-
 URIS: Final = ("urn:", "http://", "https://")
 
 
 def local_system(issuer: str) -> str:
     """System of the numbers that an issuer gives: its own URI, or one under ours."""
-    return issuer if issuer.startswith(URIS) else f"urn:sijil:issuer:{quote(issuer, safe='')}"
+    return issuer if issuer.startswith(URIS) else f"{PATIENT_SYSTEM}{quote(issuer, safe='')}"
 
 
 def accession_system(site: str) -> str:
     """System of a site's accession numbers; of a site that is not known, the one for all."""
-    return f"{SEARCH_ACCESSION}{quote(site, safe='')}" if site else SEARCH_ACCESSION.rstrip(":")
+    return f"{ACCESSION_SYSTEM}{quote(site, safe='')}" if site else ACCESSION_SYSTEM.rstrip(":")
 
 
 def typed(code: str) -> Resource:

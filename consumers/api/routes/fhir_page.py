@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from consumers.api import queries
 from consumers.api.fhir_files import Files
 from consumers.api.fhir_query import COUNT, COUNT_MAX, INCLUDES, PARAMETERS, Asked, parse
 from consumers.api.guard import Answer, Ask, OfSearch, OfStudy
@@ -21,7 +22,7 @@ NEEDED: Mapping[str, Permission] = {
     "Patient": Permission.PATIENT_FILE,
     "ImagingStudy": Permission.STUDY_READ,
     "DiagnosticReport": Permission.REPORT_READ,
-    "ServiceRequest": Permission.PATIENT_FILE,
+    "ServiceRequest": Permission.ORDER_READ,
     "Endpoint": Permission.STUDY_READ,
 }
 """What it takes to be shown a resource beside others."""
@@ -61,6 +62,12 @@ async def included(
             found += await files.patients(g.key for g in groups.values())
         elif kind == "Endpoint":
             found.append(files.endpoint(room.base(ask)))
+        elif kind == "ServiceRequest":
+            uids = list(dict.fromkeys(study_uids))
+            of_studies = await room.views.tables.select_many([queries.orders_of_study(u) for u in uids])
+            ids = dict.fromkeys(r["order_id"] for rows in of_studies for r in rows)
+            newest = await room.views.tables.select_many([queries.newest_order(i) for i in ids])
+            found += await files.orders([rows[0] for rows in newest if rows])
         elif kind == "ImagingStudy":
             found += await files.studies(await files.whole(list(dict.fromkeys(study_uids))))
     return found, notes

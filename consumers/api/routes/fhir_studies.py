@@ -44,7 +44,9 @@ def add(app: FastAPI, guard: Guard, room: Room) -> None:
         whole = await files.whole([r["study_uid"] for r in rows])
         shown = await files.studies(whole)
         pairs = [(r["study_uid"], r["patient_key"] or "") for r in whole]
-        beside, left_out = await included(files, room, ask, asked, patients=[k for _, k in pairs if k])
+        beside, left_out = await included(
+            files, room, ask, asked, patients=[k for _, k in pairs if k], study_uids=[u for u, _ in pairs]
+        )
         about = OfSearch(criteria(asked), pairs)
         return page(ask, base_of(room, ask), asked, shown, about, beside=beside, next=more, notes=[*notes, *left_out])
 

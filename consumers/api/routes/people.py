@@ -167,7 +167,7 @@ def _bundle(resources: Sequence[dict[str, Any]], request: Request | None = None,
     if more and request is not None:
         bundle["link"] = [{"relation": "next", "url": str(request.url.include_query_params(start=more))}]
     kinds = [{"fullUrl": f"/fhir/{r['resourceType']}/{r['id']}", "resource": r} for r in resources]
-    return _json(bundle | {"entry": kinds}, FHIR)
+    return _json(bundle | ({"entry": kinds} if kinds else {}), FHIR)  # FHIR knows no empty list
 
 
 def _json(document: Any, media_type: str, row: Row | None = None) -> Response:

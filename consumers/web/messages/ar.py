@@ -275,6 +275,7 @@ MESSAGES: Mapping[str, str] = {
     "action.retrieve-bulkdata": "بيانات الصور",
     "action.retrieve-original": "الملفات المحفوظة",
     "action.read-status": "حالة الدراسة",
+    "action.read-order": "طلب الفحص",
     "action.read-report": "التقرير",
     "action.read-waiting": "ما ينتظر التقرير",
     "action.read-draft": "مسودة تقرير خاصة به",

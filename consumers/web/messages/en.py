@@ -276,6 +276,7 @@ MESSAGES: Mapping[str, str] = {
     "action.retrieve-bulkdata": "image data",
     "action.retrieve-original": "stored files",
     "action.read-status": "state of the study",
+    "action.read-order": "order",
     "action.read-report": "report",
     "action.read-waiting": "what waits for a report",
     "action.read-draft": "own draft of a report",

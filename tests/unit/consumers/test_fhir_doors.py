@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import httpx
 import pytest
 
 from consumers.api.fhir_query import local_days, parse, within
 from consumers.fhir.ids import patient_id, patient_reference
+from infra.chain import ChainedLog
+from producers.orders import Orders
 from schemas.errors import Invalid
-from schemas.events import AccessGranted, PatientLinked, PatientUnlinked
+from schemas.events import AccessGranted, OrderPlaced, PatientLinked, PatientUnlinked
 from schemas.identity import patient_key
+from schemas.orders import read, resource
 from schemas.roles import Role
+from streams import dispatch
+from streams.facts import Fact
+from streams.projections.orders import OrderMaterial
 from tests.callers import Anyone
-from tests.unit.consumers.archive import SECRET, MemoryArchive, part10
+from tests.unit.consumers.archive import SECRET, T0, MemoryArchive, part10
 from tests.unit.consumers.test_fhir_mappers import CAIRO
+from tests.unit.schemas.test_orders import WHOLE
 
 REPORTS = [f"00000000-0000-4000-8000-00000000000{n}" for n in range(1, 5)]
 DOCUMENT = '{"resourceType":"DiagnosticReport","status":"final","code":{"text":"CT"},"conclusion":"سليم"}'.encode()
@@ -71,8 +80,8 @@ def test_patients_by_identifier_name_and_id() -> None:
         archive,
         [
             "/fhir/Patient?identifier=P-77",
-            "/fhir/Patient?identifier=urn:sijil:issuer:LOCAL|P-77&birthdate=1980",
-            "/fhir/Patient?identifier=urn:sijil:issuer:OTHER|P-77",
+            "/fhir/Patient?identifier=urn:sijil:patient:LOCAL|P-77&birthdate=1980",
+            "/fhir/Patient?identifier=urn:sijil:patient:OTHER|P-77",
             f"/fhir/Patient?identifier=urn:sijil:patient-key|{MUNA}",
             "/fhir/Patient?name=منى",
             "/fhir/Patient?name=Muna",
@@ -215,6 +224,54 @@ def test_joined_files_are_one_person_and_apart_again_when_it_is_undone() -> None
     assert "link" not in one.json()
     assert other.json()["active"] is True
     assert [s["study_uid"] for s in file.json()["studies"]] == ["1.2.5"]
+
+
+ORDER = WHOLE.order_id
+
+
+def ordered(archive: MemoryArchive) -> None:
+    """An order for somebody who was never here, by the domain and the projection."""
+    chain = cast(ChainedLog, archive.journal)
+    orders = Orders(archive.objects, chain, bucket="sijil-documents", site="LOCAL", zone="Africa/Cairo")
+    said = replace(WHOLE, study_uid="2.25.7", patient_id="29001010101123")
+    told = orders.place(json.dumps(resource(said)).encode(), actor="person:1")
+    assert told.order_id == ORDER
+    for event in archive.journal.events(OrderPlaced):
+        now = read(json.loads(archive.objects.get(event.bucket, event.document_key)))
+        fact = Fact("sijil.orders", 0, 1 << 30, T0, "order", event)
+        asyncio.run(archive.tables.apply(dispatch.project(fact, OrderMaterial(now), SECRET)))
+
+
+def test_orders_by_id_accession_and_patient() -> None:
+    archive = MemoryArchive()
+    ordered(archive)
+    system = f"urn:sijil:accession:{WHOLE.site}"
+    (one,) = asked(archive, [f"/fhir/ServiceRequest/{ORDER}"])
+    patient = one.json()["subject"]["reference"]
+    paths = {
+        f"_id={ORDER}": [ORDER],
+        f"identifier={system}|{WHOLE.accession}": [ORDER],
+        f"patient={patient}": [ORDER],
+        f"patient={patient}&status=revoked,completed": [],
+        f"patient={patient}&authored=2026-11-23": [ORDER],
+        f"patient={patient}&authored=lt2026-11-22": [],
+    }
+    answers = asked(archive, [f"/fhir/ServiceRequest?{p}" for p in paths])
+    assert [ids(a) for a in answers] == list(paths.values())
+    assert "contained" not in one.json()
+    assert (one.headers["ETag"], one.json()["code"]["text"]) == ('W/"1"', "CT head")
+    # Who was never here is known by the order
+    who, loose, wide, missing = asked(
+        archive,
+        [
+            f"/fhir/{patient}",
+            f"/fhir/ServiceRequest?identifier={WHOLE.accession}",
+            "/fhir/ServiceRequest?status=active",
+            f"/fhir/ServiceRequest/{REPORTS[0]}",
+        ],
+    )
+    assert who.json()["name"][0]["family"] == "Ali"
+    assert [a.status_code for a in (loose, wide, missing)] == [400, 400, 404]
 
 
 def test_what_the_door_can_do_is_told_to_anybody() -> None:

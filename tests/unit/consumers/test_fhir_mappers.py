@@ -139,7 +139,7 @@ def test_a_patient_with_a_national_id() -> None:
 
 def test_a_local_number_is_its_issuers_and_a_placeholder_is_none() -> None:
     local = patient(person(basis="local", patient_id="P 7", issuer="CAI/1"))["identifier"][0]
-    assert (local["system"], local["value"]) == ("urn:sijil:issuer:CAI%2F1", "P 7")
+    assert (local["system"], local["value"]) == ("urn:sijil:patient:CAI%2F1", "P 7")
     unknown = patient(person(basis="study", patient_id="UNKNOWN", patient_name="", birth_date="", sex=""))
     assert [i["system"] for i in unknown["identifier"]] == [codes.PATIENT_KEY]
     assert not {"name", "birthDate", "gender", "link"} & unknown.keys()

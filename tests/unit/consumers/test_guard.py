@@ -21,6 +21,7 @@ from schemas.events import AccessDenied, AccessGranted, AccessUsed
 from schemas.tables import Upsert
 from tests.permission_table import reason_of
 from tests.unit.consumers.archive import MemoryArchive, part10
+from tests.unit.consumers.test_fhir_doors import ORDER, ordered
 
 STAFF = {
     "/people",
@@ -54,6 +55,7 @@ def archive() -> MemoryArchive:
     archive.store([part10("1.2.3.1.1", PatientName=f"{CANARY}^Name")])
     seen = Upsert("accesses_by_hour", {"hour": "2025030108", "access_id": ACCESS}, SEEN, 1)
     asyncio.run(archive.tables.apply([seen]))
+    ordered(archive)
     archive.report(b'{"resourceType":"DiagnosticReport","conclusion":"Canary"}', ["1.2.3"], report_id=REPORT)
     return archive
 
@@ -66,7 +68,7 @@ ENDLESS = {"/changes/events"}
 """Answers without an end: `test_changes` reads them."""
 
 
-ASKED = {"/accesses": "?outcome=denied", "/fhir/Patient": "?identifier=P-77"}
+ASKED = {"/accesses": "?outcome=denied", "/fhir/Patient": "?identifier=P-77", "/fhir/ServiceRequest": f"?_id={ORDER}"}
 """What an address does not do without."""
 
 
@@ -81,6 +83,7 @@ def addresses(archive: MemoryArchive) -> list[str]:
         "{path:path}": "7FE00010",
         "{key}": patient_key(archive),
         "{patient}": patient_id(patient_key(archive)),
+        "{order}": ORDER,
         "{report}": REPORT,
         "{version}": "1",
         "{access}": ACCESS,

@@ -1,0 +1,126 @@
+"""`GET /fhir/ServiceRequest`: orders as they are now. They are placed and changed by the same addresses elsewhere."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+from consumers.api import queries
+from consumers.api.current import current
+from consumers.api.fhir_files import Files
+from consumers.api.fhir_query import Asked, patients_of, token, within
+from consumers.api.guard import Answer, Ask, Guard, OfSearch
+from consumers.api.room import Room
+from consumers.api.routes.fhir_page import asked_of, base_of, criteria, fhir, included, page, parameters
+from consumers.fhir.codes import MEDIA_TYPE
+from infra.ports import Row, Select
+from schemas.errors import Invalid, NotFound
+from schemas.orders import ACCESSION_SYSTEM
+from schemas.roles import Permission
+
+ORDERS_MAX = 1000
+"""Orders of a patient that are looked at."""
+
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+
+
+def add(guard: Guard, room: Room) -> None:
+    """Register the routes."""
+    files = Files(room)
+
+    async def find_orders(ask: Ask) -> Answer:
+        asked = asked_of(ask, "ServiceRequest")
+        statuses, span = asked.any_of("status"), asked.span("authored")
+        rows = [
+            row
+            for row in await _rows(room, files, asked)
+            if _within_reach(ask, row)
+            and (not statuses or row["status"] in statuses)
+            and within(span, row["authored"], files.zone)
+        ]
+        rows.sort(key=lambda r: (r["authored"], r["order_id"]), reverse=True)
+        start = _offset(asked.page)
+        shown = rows[start : start + asked.count]
+        more = str(start + asked.count) if len(rows) > start + asked.count else ""
+        pairs = list(dict.fromkeys((r["study_uid"], r["patient_key"]) for r in shown if r["study_uid"]))
+        keys = [r["patient_key"] for r in shown if r["patient_key"]]
+        beside, notes = await included(files, room, ask, asked, patients=keys)
+        about = OfSearch(criteria(asked), pairs)
+        found = await files.orders(shown)
+        return page(ask, base_of(room, ask), asked, found, about, beside=beside, next=more, notes=notes)
+
+    async def order(ask: Ask) -> Answer:
+        rows = await room.views.tables.select(queries.newest_order(_id(ask.part("order"))))
+        if not rows or not _within_reach(ask, rows[0]):
+            raise NotFound("this order is not known, not yet, or beyond what you see")
+        row = rows[0]
+        (found,) = await files.orders(rows)
+        pairs = [(row["study_uid"], row["patient_key"])] if row["study_uid"] else []
+        return fhir(OfSearch({"order_id": (row["order_id"],)}, pairs, row["patient_key"]), found, row["version"])
+
+    guard.get(
+        "/fhir/ServiceRequest",
+        find_orders,
+        permission=Permission.ORDER_READ,
+        action="read-order",
+        summary="Orders as FHIR R4, newest first: by _id, identifier or patient",
+        tag="FHIR",
+        media_types=(MEDIA_TYPE,),
+        parameters=parameters("ServiceRequest"),
+        source="sijil.orders",
+    )
+    guard.get(
+        "/fhir/ServiceRequest/{order}",
+        order,
+        permission=Permission.ORDER_READ,
+        action="read-order",
+        summary="An order as FHIR R4",
+        tag="FHIR",
+        media_types=(MEDIA_TYPE,),
+        source="sijil.orders",
+    )
+
+
+async def _rows(room: Room, files: Files, asked: Asked) -> list[Row]:
+    """Orders that may fit. Raises Invalid(`search-too-wide`)."""
+    if ids := [_id(i) for i in asked.one("_id").split(",") if i]:
+        return await _all(room, [queries.newest_order(i) for i in dict.fromkeys(ids)])
+    if identifier := asked.one("identifier"):
+        system, value = token(identifier)
+        site = unquote(system.removeprefix(ACCESSION_SYSTEM)) if system.startswith(ACCESSION_SYSTEM) else ""
+        if not _SITE.match(site):
+            raise Invalid("search-identifier", f"an accession number is a site's: {ACCESSION_SYSTEM}<site>|<number>")
+        return await _all(room, [queries.orders_of_accession(site, value)])
+    if "patient" not in asked.values:
+        raise Invalid("search-too-wide", "say whose or which: patient, identifier or _id")
+    key, number = patients_of(asked.values["patient"])
+    keys = (await files.group(key)).keys if key else await _numbered(room, token(number)[1])
+    return await _all(room, [queries.orders_of_patient(k, ORDERS_MAX) for k in keys])
+
+
+async def _numbered(room: Room, patient_id: str) -> list[str]:
+    """Patient keys of the studies under a PatientID."""
+    listed = await room.views.tables.select(queries.by_patient_id(patient_id))
+    return list(dict.fromkeys(r["patient_key"] for r in await current(room.views.tables, listed) if r["patient_key"]))
+
+
+async def _all(room: Room, selects: list[Select]) -> list[Row]:
+    return [row for rows in await room.views.tables.select_many(selects) for row in rows] if selects else []
+
+
+def _within_reach(ask: Ask, row: Row) -> bool:
+    """An order is seen by its site, and by who sees its patient or its study."""
+    return ask.reach.shows(row["study_uid"], row["patient_key"], (row["site"],))
+
+
+def _offset(text: str) -> int:
+    if text and not (text.isascii() and text.isdigit() and len(text) < 5):
+        raise Invalid("option-page", "_page is what the link `next` of a page before has")
+    return int(text or 0)
+
+
+def _id(text: str) -> str:
+    if not _UUID.match(text):
+        raise Invalid("order-id", "an order's id is a UUID")
+    return text
