@@ -19,6 +19,7 @@ Words = Mapping[str, tuple[str, str]]
 """Code → (Arabic, English)."""
 
 ROLES: Words = {
+    "clerk": ("موظف استقبال", "a clerk"),
     "technician": ("فنّي أشعة", "a radiographer"),
     "radiologist": ("طبيب أشعة", "a radiologist"),
     "resident": ("طبيب أشعة مقيم", "a resident in radiology"),
