@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from consumers.report_pdf.letterhead import Lang, Letterhead
 from consumers.report_pdf.words import word
+from schemas.report_content import Coded, Content, content_of, signature_of
 
 MARK_LETTERS: Final = 16
 """So many hexadecimal digits of a document's SHA-256 are printed: 64 bits, to be compared and not to be guessed."""
@@ -77,8 +78,13 @@ def sheet_of(
     base_url: str,
     lang: Lang,
     zone: ZoneInfo,
+    priors: Sequence[str] = (),
+    signer: str = "",
 ) -> Sheet:
-    """`study` is the study's answer as DICOM JSON (PS3.18 §F), corrections laid over; `base_url` that of the door."""
+    """`study` is the study's answer as DICOM JSON (PS3.18 §F), corrections laid over; `base_url` that of the door;
+    `priors` a line for each study that was compared with; `signer` the name of who signed it, where one is known.
+    """
+    content, signature = content_of(document), signature_of(document)
     notices = [word(f"status.{about.status}", lang)]
     if about.version < about.current_version:
         notices.insert(0, word("superseded", lang))
@@ -87,11 +93,11 @@ def sheet_of(
         lang=lang,
         letterhead=letterhead,
         site=about.site,
-        title=_concept(document.get("code")) or _text(study, "00081030") or word("report", lang),
+        title=content.procedure.text or _text(study, "00081030") or word("report", lang),
         notices=tuple(filter(None, notices)),
         facts=tuple((word(k, lang), v) for k, v in _facts(study, about, lang, zone) if v),
-        sections=tuple(_sections(document, lang)),
-        signatures=tuple(_signatures(document)),
+        sections=tuple(_sections(content, _narrative(document), priors, lang)),
+        signatures=(f"{signer or signature.who} · {local(signature.when, zone)}",) if signature else (),
         version=about.version,
         mark=mark,
         verify_url=f"{base_url.rstrip('/')}/verify/{about.report_id}/{about.version}/{mark}",
@@ -115,21 +121,33 @@ def _facts(study: Mapping[str, Any], about: About, lang: Lang, zone: ZoneInfo) -
     yield "issued", local(about.issued, zone)
 
 
-def _sections(document: Mapping[str, Any], lang: Lang) -> Iterable[Section]:
-    narrative = plain(str((document.get("text") or {}).get("div", "")))
-    conclusion = str(document.get("conclusion") or "").strip()
-    if narrative and narrative != conclusion:
-        yield Section(word("text", lang), narrative)
-    if conclusion:
-        yield Section(word("impression", lang), conclusion, weighty=True)
-    if codes := [c for c in map(_coded, document.get("conclusionCode") or ()) if c]:
-        yield Section(word("codes", lang), "\n".join(codes))
+def _sections(content: Content, narrative: str, priors: Sequence[str], lang: Lang) -> Iterable[Section]:
+    """A document from elsewhere may have nothing but its narrative; where there are findings it repeats them."""
+    said = (
+        ("question", content.question),
+        ("technique", content.technique),
+        ("comparison", "\n".join(priors)),
+        ("findings", content.findings),
+        ("text", "" if content.findings or narrative == content.impression else narrative),
+        ("impression", content.impression),
+        ("category", _coded(content.category)),
+        ("codes", "\n".join(map(_coded, content.conclusions))),
+        ("dose", "\n".join(f"{d.meaning or d.code}: {d.value} {d.unit}" for d in content.dose)),
+    )
+    for key, text in said:
+        if text.strip():
+            yield Section(word(key, lang), text.strip(), weighty=key == "impression")
 
 
-def _signatures(document: Mapping[str, Any]) -> Iterable[str]:
-    for reference in document.get("resultsInterpreter") or ():
-        if name := str(reference.get("display") or "").strip():
-            yield name
+def prior(study: Mapping[str, Any]) -> str:
+    """A line of a study that was compared with: its day, what it was."""
+    modalities = "/".join(str(v) for v in study.get("00080061", {}).get("Value", ()))
+    return " · ".join(filter(None, (_day(_text(study, "00080020")), modalities, _text(study, "00081030"))))
+
+
+def _narrative(document: Mapping[str, Any]) -> str:
+    text = document.get("text")
+    return plain(str(text.get("div", ""))) if isinstance(text, Mapping) else ""
 
 
 def local(moment: str, zone: ZoneInfo) -> str:
@@ -147,16 +165,8 @@ def plain(div: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def _concept(concept: Any) -> str:
-    if not isinstance(concept, Mapping):
-        return ""
-    displays = (c.get("display") for c in concept.get("coding") or ())
-    return str(concept.get("text") or next(filter(None, displays), "")).strip()
-
-
-def _coded(concept: Any) -> str:
-    codes = [c.get("code", "") for c in (concept or {}).get("coding") or ()]
-    return " · ".join(filter(None, (*codes, _concept(concept))))
+def _coded(coded: Coded) -> str:
+    return " · ".join(filter(None, (coded.code, coded.text)))
 
 
 def _text(study: Mapping[str, Any], tag: str) -> str:

@@ -36,7 +36,7 @@ def add(app: FastAPI, room: Room) -> None:
     @app.get("/people", tags=["People"], summary="The staff of a site", dependencies=may)
     async def people(request: Request) -> Response:
         rows, more = await _of_site(room, _site(request.query_params.get("site", "")), request)
-        persons = await _documents(room, rows)
+        persons = await people_of(room, rows)
         shown = [_shown(row, person) for row, person in zip(rows, persons, strict=True)]
         return _json({"people": shown, **({"next": more} if more else {})}, JSON)
 
@@ -57,13 +57,13 @@ def add(app: FastAPI, room: Room) -> None:
         )
         found = await room.views.tables.select_many([queries.person(k.rpartition("/")[2]) for k in keys])
         rows = [rows[0] for rows in found if rows]
-        persons = await _documents(room, rows)
+        persons = await people_of(room, rows)
         return _bundle([practitioner(p) for p in persons if has_number(secret, p, digest)])
 
     @app.get("/fhir/Practitioner/{person}", tags=["People"], summary="Somebody (FHIR R4)", dependencies=may)
     async def get_practitioner(person: str) -> Response:
         row = await _row(room, person)
-        return _json(practitioner((await _documents(room, [row]))[0]), FHIR, row)
+        return _json(practitioner((await people_of(room, [row]))[0]), FHIR, row)
 
     @app.get(
         "/fhir/PractitionerRole",
@@ -109,7 +109,8 @@ async def _row(room: Room, person: str) -> Row:
     return rows[0]
 
 
-async def _documents(room: Room, rows: Sequence[Row]) -> list[Person]:
+async def people_of(room: Room, rows: Sequence[Row]) -> list[Person]:
+    """Who they are, as their documents say."""
     return list(await asyncio.gather(*(asyncio.to_thread(_document, room, r) for r in rows)))
 
 
@@ -143,7 +144,7 @@ def practitioner_role(row: Row) -> dict[str, Any]:
 def _shown(row: Row, person: Person) -> dict[str, Any]:
     return {
         "person_id": row["person_id"],
-        "names": [name for n in person.practitioner.get("name", []) if (name := _name(n))],
+        "names": names(person),
         "active": bool(row["active"]),
         "roles": list(row["roles"] or ()),
         "sites": list(row["sites"] or ()),
@@ -151,6 +152,11 @@ def _shown(row: Row, person: Person) -> dict[str, Any]:
         "version": row["version"],
         "recorded": row["recorded"],
     }
+
+
+def names(person: Person) -> list[str]:
+    """As they are written, one of each way."""
+    return [name for n in person.practitioner.get("name", []) if (name := _name(n))]
 
 
 def _name(name: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -23,17 +24,19 @@ from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
 from consumers.api.letterheads import Letterheads
 from consumers.api.room import Room
 from consumers.api.routes.papers import document_of, report_id_of, version_of
+from consumers.api.routes.people import names, people_of
 from consumers.report_pdf.letterhead import Lang
-from consumers.report_pdf.sheet import MARK_LETTERS, About, sheet_of
+from consumers.report_pdf.sheet import MARK_LETTERS, About, prior, sheet_of
 from infra.http_caller import gate_of
-from infra.ports import Row
 from schemas.errors import Invalid, NotFound
+from schemas.report_content import content_of, person_of, signature_of
 from schemas.roles import Permission
 
 PDF = "application/pdf"
 VERIFY = "/reports/{report}/versions/{version}/verification"
 _MARK = re.compile(rf"[0-9a-f]{{{MARK_LETTERS},64}}\Z")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_ARABIC = re.compile("[\u0600-\u06ff]")
 _LANGS: dict[str, Lang] = {"": "ar", "ar": "ar", "en": "en"}
 
 
@@ -63,8 +66,20 @@ def add(app: FastAPI, guard: Guard, room: Room, decoders: Decoders) -> None:
             sha256=row["document_sha256"],
         )
         base = room.settings.http_public_url or ask.origin
-        study = await _study(room, row)
-        sheet = sheet_of(document, study, about, letterheads.of(row["site"]), base_url=base, lang=lang, zone=zone)
+        studies = await _answers(room, row["study_uids"] or ())
+        priors = await _answers(room, content_of(document).comparisons)
+        signature = signature_of(document)
+        sheet = sheet_of(
+            document,
+            next(iter(studies), {}),
+            about,
+            letterheads.of(row["site"]),
+            base_url=base,
+            lang=lang,
+            zone=zone,
+            priors=[prior(s) for s in priors],
+            signer=await name_of(room, signature.who, lang) if signature else "",
+        )
         name = f"report-{row['report_id']}-{wanted}.pdf"
         return Answer(
             about=OfStudy(*pairs[0]) if len(pairs) == 1 else OfSearch({"report_id": (row["report_id"],)}, pairs),
@@ -100,14 +115,21 @@ def add(app: FastAPI, guard: Guard, room: Room, decoders: Decoders) -> None:
     gate_of(app).open(VERIFY)
 
 
-async def _study(room: Room, row: Row) -> dict[str, Any]:
-    """The answer of the first study that a report covers, as it is now; empty while that is not searchable."""
-    for uid in row["study_uids"] or ():
-        found = await current(room.views.tables, await room.views.tables.select(queries.study_state(uid)))
-        if found and found[0]["answer"]:
-            answer: dict[str, Any] = msgspec.json.decode(found[0]["answer"])
-            return answer
-    return {}
+async def _answers(room: Room, study_uids: Sequence[str]) -> list[dict[str, Any]]:
+    """The answers of studies as they are now; those that are not searchable left out."""
+    found = await room.views.tables.select_many([queries.study_state(uid) for uid in study_uids])
+    rows = await current(room.views.tables, [rows[0] for rows in found if rows])
+    return [msgspec.json.decode(row["answer"]) for row in rows if row["answer"]]
+
+
+async def name_of(room: Room, actor: str, lang: Lang) -> str:
+    """Of somebody on the staff, in the script that is read where there is one; "" of whom the archive does not know."""
+    rows = await room.views.tables.select(queries.person(person_of(actor))) if person_of(actor) else []
+    if not rows:
+        return ""
+    known = names((await people_of(room, rows))[0])
+    wanted = [n for n in known if bool(_ARABIC.search(n)) == (lang == "ar")]
+    return next(iter(wanted or known), "")
 
 
 async def _verified(room: Room, report: str, version: str, mark: str) -> dict[str, object]:

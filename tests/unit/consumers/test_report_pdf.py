@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -19,9 +20,10 @@ from PIL import Image
 from consumers.report_pdf import direction, page, words
 from consumers.report_pdf.letterhead import Letterhead, parse
 from consumers.report_pdf.page import render
-from consumers.report_pdf.sheet import About, Section, Sheet, plain, sheet_of
+from consumers.report_pdf.sheet import About, Section, Sheet, plain, prior, sheet_of
 from schemas.errors import Invalid
 from schemas.lifecycle import REPORT_TRANSITIONS
+from schemas.report_content import Coded, Content, Dose, Signature, attributed, document_of
 
 LRI, PDI, NBSP = direction.LRI, direction.PDI, direction.NO_BREAK
 CAIRO = ZoneInfo("Africa/Cairo")
@@ -150,6 +152,44 @@ def test_a_document_that_says_little_is_printed_all_the_same() -> None:
     found = sheet_of({}, {}, ABOUT, Letterhead(), base_url="http://a", lang="ar", zone=CAIRO)
     assert (found.title, found.sections) == ("تقرير الأشعة", ())
     assert render(found).startswith(b"%PDF-")
+
+
+def test_the_parts_of_a_report_that_was_written_here() -> None:
+    content = Content(
+        status="final",
+        study_uids=("1.2.3",),
+        question="صداع",
+        technique="بدون صبغة",
+        findings=FINDING,
+        impression="طبيعي",
+        conclusions=(Coded(code="G93.0", text="Cerebral cysts"),),
+        category=Coded(text="BI-RADS 2"),
+        dose=(Dose(code="113830", meaning="Mean CTDIvol", value=Decimal("12.50"), unit="mGy"),),
+    )
+    signed = attributed(document_of(content), "", Signature(who="person:7", when="2026-01-02T10:39:00Z"))
+    document = signed | {"text": DOCUMENT["text"]}
+    found = sheet_of(
+        document,
+        STUDY,
+        ABOUT,
+        HEAD,
+        base_url="http://a",
+        lang="en",
+        zone=CAIRO,
+        priors=[prior(STUDY)],
+        signer="Dr Ahmed",
+    )
+    assert [(s.heading, s.text) for s in found.sections] == [
+        ("Clinical question", "صداع"),
+        ("Technique", "بدون صبغة"),
+        ("Comparison", "2026-01-02 · CT"),
+        ("Findings", FINDING),
+        ("Impression", "طبيعي"),
+        ("Category", "BI-RADS 2"),
+        ("Coded conclusion", "G93.0 · Cerebral cysts"),
+        ("Radiation dose", "Mean CTDIvol: 12.50 mGy"),
+    ]
+    assert found.signatures == ("Dr Ahmed · 2026-01-02 12:39",)
 
 
 def test_a_narrative_is_read_as_text() -> None:
