@@ -173,6 +173,18 @@ class Settings:
     )
     emergency_hours: float = _s(24.0, "how long somebody who stated an emergency is let in")
 
+    # messages and patients
+    sms_url: str = _s("", "URL of an SMS gateway that takes POST {to, text}; empty: into <home>/outbox/sms")
+    sms_token: str = _s("", "bearer token of the SMS gateway", secret=True)
+    smtp_host: str = _s("", "mail server for e-mail, HOST or HOST:PORT (587); empty: into <home>/outbox/email")
+    smtp_security: str = _s("starttls", "starttls, tls (from the start) or none (a server on this machine)")
+    smtp_user: str = _s("", "user at the mail server; empty: none is asked for")
+    smtp_password: str = _s("", "its password", secret=True)
+    mail_from: str = _s("sijil@localhost", "sender of e-mail")
+    phone_country: str = _s("20", "country code of telephone numbers that name none")
+    invitation_hours: float = _s(72.0, "how long a patient's link can be opened, unless it is said when it is issued")
+    patient_session_minutes: float = _s(30.0, "longest a patient who opened a link is let in")
+
     # spool and packs
     spool_dir: str = _s("", "folder of the spool; empty: <home>/data/spool/<role>")
     spool_low_free_mb: int = _s(2048, "first watermark: below this much free disk new work is refused for a while")

@@ -751,6 +751,32 @@ class AccessEmergency(_Access, frozen=True, kw_only=True):
         return self.study_uid or self.access_id
 
 
+class AccessInvited(_Access, frozen=True, kw_only=True):
+    """A patient can open their own file by a link until then, with a second secret. The access is the invitation."""
+
+    TYPE = "access.invited.v1"
+    patient_key: Pseudonym
+    order_id: Id | None = None
+    factor: Annotated[str, msgspec.Meta(pattern=r"^(pin|otp)$", description="the slip's PIN, a code to the phone")]
+    once: bool
+    """The link is spent when it has been opened."""
+    until: Time
+
+    def key(self) -> str:
+        return self.access_id
+
+
+class AccessUninvited(_Access, frozen=True, kw_only=True):
+    """Such a link opens nothing any more, and whoever opened it is let in no longer."""
+
+    TYPE = "access.uninvited.v1"
+    invitation_id: Id
+    patient_key: Pseudonym
+
+    def key(self) -> str:
+        return self.invitation_id
+
+
 # ------------------------------------------------------------------------------------------------ deliveries
 
 
@@ -871,6 +897,8 @@ EVENTS: tuple[type[Event], ...] = (
     ReportDeliveryFailed,
     StudyDelivered,
     StudyDeliveryFailed,
+    AccessInvited,
+    AccessUninvited,
     DeadLetter,
 )
 BY_TYPE: dict[str, type[Event]] = {e.TYPE: e for e in EVENTS}

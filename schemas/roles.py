@@ -65,6 +65,7 @@ class Permission(StrEnum):
     REPORT_DRAFT = "report.draft"
     PATIENT_FILE = "patient.file"
     PATIENT_LINK = "patient.link"
+    PATIENT_INVITE = "patient.invite"
     TREATING_WRITE = "treating.write"
     ACCESS_READ_OWN = "access.read-own"
     ACCESS_READ_STUDY = "access.read-study"
@@ -99,6 +100,7 @@ PERMISSIONS: Mapping[Permission, str] = {
     Permission.TIMES_READ: "how long things take, without any patient",
     Permission.REPORT_DRAFT: "what waits for a report; claim it, keep drafts",
     Permission.PATIENT_FILE: "a patient's file",
+    Permission.PATIENT_INVITE: "give a patient a link to their own file, and take it back",
     Permission.PATIENT_LINK: "join the files of one person, and take that back",
     Permission.TREATING_WRITE: "state who treats a patient",
     Permission.ACCESS_READ_OWN: "who looked at a patient's file",
@@ -156,11 +158,13 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.QUARANTINE_READ: _S.OWN_SITE,
         _P.ORDER_READ: _S.OWN_SITE,
         _P.ORDER_WRITE: _S.OWN_SITE,
+        _P.PATIENT_INVITE: _S.OWN_SITE,
     },
     Role.CLERK: {
         **_EVERYONE,
         _P.ORDER_READ: _S.OWN_SITE,
         _P.ORDER_WRITE: _S.OWN_SITE,
+        _P.PATIENT_INVITE: _S.OWN_SITE,
     },
     Role.RADIOLOGIST: {
         **_EVERYONE,
@@ -237,6 +241,7 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.PEOPLE_WRITE: _S.WHOLE,
         _P.AE_READ: _S.WHOLE,
         _P.AE_WRITE: _S.WHOLE,
+        _P.PATIENT_INVITE: _S.WHOLE,
     },
     Role.OFFICER: {
         **_EVERYONE,

@@ -16,6 +16,8 @@ from typing import Any
 
 VIEWS_KEYSPACE = "sijil_views"
 STATE_KEYSPACE = "sijil_state"
+INVITATION_TTL_S = 100 * 86_400
+"""Longer than any link holds."""
 
 _RESERVED = frozenset(
     """add allow alter and apply asc authorize batch begin by columnfamily create default delete desc describe drop
@@ -1117,5 +1119,49 @@ STATE_TABLES: tuple[Table, ...] = (
         ("waiting_id",),
         about="Results that wait for their study or for a person (state: waiting), and what became of them"
         " (done-YYYYMM).",
+    ),
+    Table(
+        "invitations",
+        {
+            "invitation_id": "text",
+            "patient_key": "text",
+            "order_id": "text",
+            "factor": "text",
+            "once": "boolean",
+            "expires": "timestamp",
+            "sealed": "text",
+            "code_hash": "text",
+            "code_expires": "timestamp",
+            "opened": "timestamp",
+            "revoked": "timestamp",
+        },
+        ("invitation_id",),
+        about="Links by which patients open their files; sealed: the phone that a code is sent to, encrypted.",
+        ttl_s=INVITATION_TTL_S,
+    ),
+    Table(
+        "invitation_attempts",
+        {"invitation_id": "text", "attempt_id": "text", "kind": "text", "at": "timestamp"},
+        ("invitation_id",),
+        ("attempt_id",),
+        frozenset({"attempt_id"}),
+        about="What was tried with a link (tried, opened, sent), newest first: few of each are allowed.",
+        ttl_s=INVITATION_TTL_S,
+    ),
+    Table(
+        "invitations_by_patient",
+        {"patient_key": "text", "invitation_id": "text"},
+        ("patient_key",),
+        ("invitation_id",),
+        frozenset({"invitation_id"}),
+        about="The links of a patient, newest first.",
+        ttl_s=INVITATION_TTL_S,
+    ),
+    Table(
+        "patient_sessions",
+        {"session_id": "text", "patient_key": "text", "invitation_id": "text", "ends": "timestamp"},
+        ("session_id",),
+        about="Patients who opened a link, by the SHA-256 of their cookie.",
+        ttl_s=86_400,
     ),
 )

@@ -15,6 +15,8 @@ from schemas.events import (
     AccessDenied,
     AccessEmergency,
     AccessGranted,
+    AccessInvited,
+    AccessUninvited,
     AccessUsed,
     ConflictFound,
     ConflictResolved,
@@ -130,6 +132,8 @@ PROJECT: Mapping[type[Event], Project] = {
     AccessUsed: accesses.used,
     AccessDenied: accesses.denied,
     AccessEmergency: accesses.emergency,
+    AccessInvited: accesses.invited,
+    AccessUninvited: accesses.uninvited,
 }
 KEYED: frozenset[type[Event]] = frozenset({OrderPlaced, OrderChanged, OrderCancelled})
 """Projected with the secret: whose patient key they are follows from what their documents say."""

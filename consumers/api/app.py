@@ -16,6 +16,7 @@ from consumers.api.feed import Feed
 from consumers.api.freshness import CORRECTIONS, Freshness
 from consumers.api.guard import Guard
 from consumers.api.headers import Headers
+from consumers.api.invitations import Invitations
 from consumers.api.packs import Packs
 from consumers.api.read_after import ReadAfter
 from consumers.api.rendering import Renderer
@@ -35,6 +36,7 @@ from consumers.api.routes import (
     fhir_patients,
     fhir_reports,
     fhir_studies,
+    invitations,
     orders,
     papers,
     people,
@@ -44,11 +46,13 @@ from consumers.api.routes import (
     retrieve,
     search,
 )
+from consumers.api.slips import SlipPins
 from consumers.api.standing import Standing
 from consumers.api.views import Views
 from consumers.api.wado import NotAcceptable
 from consumers.api.window_counts import WindowCounts
 from consumers.committed import OnLoop, ReadModels
+from infra import messages
 from infra.cassandra import CassandraTables
 from infra.http_door import HttpDoor, problem
 from infra.spooled import Spooled
@@ -119,6 +123,12 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     fhir_studies.add(app, guard, room)
     fhir_reports.add(guard, room)
     fhir_orders.add(guard, room)
+    messenger = messages.messenger(settings)
+    links = Invitations(
+        settings, lambda: views.tables, audit, messenger, SlipPins(door.objects, settings.bucket_documents)
+    )
+    door.gate.authenticators.append(invitations.PatientCookie(links.sessions))
+    invitations.add(app, guard, room, links, messenger)
     freshness.watch(CORRECTIONS, room.forget)
     changes.add(guard, room, Feed(door.log), lambda: door.stopping)
 

@@ -32,7 +32,16 @@ from infra import clock, telemetry
 from infra.ports import Objects
 from schemas.caller import Caller
 from schemas.errors import Defect, Invalid, Overloaded, SijilError, Transient
-from schemas.events import AccessDenied, AccessEmergency, AccessGranted, AccessUsed, Event, Shown
+from schemas.events import (
+    AccessDenied,
+    AccessEmergency,
+    AccessGranted,
+    AccessInvited,
+    AccessUninvited,
+    AccessUsed,
+    Event,
+    Shown,
+)
 from schemas.identity import derived_id
 
 log = telemetry.logger(__name__)
@@ -307,6 +316,31 @@ class Audit:
         )
         await self._durable(event, access_id)
         return access_id
+
+    # -------------------------------------------------------------------------------------------- patients' links
+
+    async def invited(
+        self, who: Caller, id: str, patient_key: str, order_id: str, factor: str, *, once: bool, until: datetime
+    ) -> None:
+        """A patient is given a link until then; `id` is the link's. Durable on return; raises Transient."""
+        event = AccessInvited(
+            access_id=id,
+            **_who(who, "invite-patient"),
+            patient_key=patient_key,
+            order_id=order_id or None,
+            factor=factor,
+            once=once,
+            until=clock.rfc3339(until),
+        )
+        await self._durable(event, id)
+
+    async def uninvited(self, who: Caller, invitation_id: str, patient_key: str) -> None:
+        """A link is taken back. Durable on return; raises Transient."""
+        id = str(clock.uuid7())
+        event = AccessUninvited(
+            access_id=id, **_who(who, "uninvite-patient"), invitation_id=invitation_id, patient_key=patient_key
+        )
+        await self._durable(event, id)
 
     # -------------------------------------------------------------------------------------------- durable
 

@@ -19,8 +19,8 @@ Words = Mapping[str, tuple[str, str]]
 """Code → (Arabic, English)."""
 
 ROLES: Words = {
-    "clerk": ("موظف استقبال", "a clerk"),
     "technician": ("فنّي أشعة", "a radiographer"),
+    "clerk": ("موظف استقبال", "a clerk"),
     "radiologist": ("طبيب أشعة", "a radiologist"),
     "resident": ("طبيب أشعة مقيم", "a resident in radiology"),
     "doctor": ("طبيب", "a doctor"),
@@ -64,6 +64,10 @@ ACTIONS: Words = {
     "follow-changes": ("متابعة وصول الفحوص", "followed what arrived"),
     "dicom-get": ("نقل صور الفحص إلى جهاز عرض", "fetched the images of the study to a workstation"),
     "dicom-move": ("إرسال صور الفحص إلى جهاز آخر", "had the images of the study sent to another system"),
+    "open-link": ("فتح الرابط الخاص بالملف", "opened the file by the patient's own link"),
+    "invite-patient": ("إعطاء المريض رابطًا إلى ملفه", "gave the patient a link to their file"),
+    "uninvite-patient": ("إلغاء رابط المريض", "took the patient's link back"),
+    "read-invitations": ("مراجعة روابط المريض", "looked at the patient's links"),
     "break-glass": ("فتح الملف في حالة طارئة", "opened the file in an emergency"),
 }
 OTHER_ACTION = ("الاطّلاع على الملف", "looked at the file")

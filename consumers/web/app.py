@@ -14,8 +14,10 @@ from consumers.web.routes import (
     correcting,
     emergency,
     home,
+    links,
     login,
     officer,
+    own,
     patients,
     staff,
     studies,
@@ -27,7 +29,8 @@ from infra.http_door import HttpDoor
 def register(app: FastAPI, door: HttpDoor) -> None:
     """Add the pages to the door."""
     frame = Frame(app, door.settings)
-    for pages in (home, arrivals, studies, correcting, patients, administrator, staff, officer, emergency, verify):
+    everyone = (home, links, own, verify)
+    for pages in (*everyone, arrivals, studies, correcting, patients, administrator, staff, officer, emergency):
         pages.add(frame)
     door.identity.form = partial(login.form, frame)
     app.add_middleware(Faces, frame=frame)

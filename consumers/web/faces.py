@@ -22,7 +22,7 @@ from schemas.identity import check_uid
 from schemas.roles import Permission
 
 PREFIX = "/web/"
-PREFIXES = (PREFIX, "/verify/")
+PREFIXES = (PREFIX, "/verify/", "/p/")
 LOGIN = "/login"
 ALONE = frozenset({"/", LOGIN, "/login/callback", "/logout", "/oidc/authorize"})
 """Other addresses that people meet."""

@@ -78,8 +78,8 @@ class Person:
     name: str
     role: str
     sites: tuple[str, ...]
-    session: bool
-    """Whether there is one to end."""
+    logout: str
+    """Where a session is ended; empty: there is none."""
 
 
 class May:
@@ -186,8 +186,8 @@ class Frame:
 
         self._add(path, endpoint, "GET", permission)
 
-    def post(self, path: str, page: Page, permission: Permission) -> None:
-        """Answer a form that was sent to `path`, if it is one of the session's own."""
+    def post(self, path: str, page: Page, permission: Permission | None) -> None:
+        """Answer a form that was sent to `path`, if it is the session's own; without a permission whoever sends."""
 
         async def endpoint(request: Request) -> Response:
             form = form_of(await request.body())
@@ -282,7 +282,12 @@ def _person(view: View) -> Person | None:
         return None
     state = view.request.scope.get("state", {})
     name = state.get("name") or caller.actor.partition(":")[2]
-    return Person(name, caller.role, tuple(sorted(caller.sites)), bool(state.get("session")))
+    return Person(name, caller.role, tuple(sorted(caller.sites)), _logout(state))
+
+
+def _logout(state: Mapping[str, Any]) -> str:
+    found: str = state.get("logout", "/logout") if state.get("session") else ""
+    return found
 
 
 NOTICES: Mapping[str, str] = {

@@ -9,14 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from schemas.events import AccessDenied, AccessEmergency, AccessGranted, AccessUsed, Shown
+from schemas.events import (
+    AccessDenied,
+    AccessEmergency,
+    AccessGranted,
+    AccessInvited,
+    AccessUninvited,
+    AccessUsed,
+    Shown,
+)
 from schemas.identity import made_ms
 from schemas.tables import Upsert, Write
 from streams.facts import Fact, rfc3339_of
 
-GRANTED, DENIED, EMERGENCY = "granted", "denied", "emergency"
 READ_REPORT = "read-report"
 """The action of who is shown a report's text."""
+GRANTED, DENIED, EMERGENCY, INVITED, UNINVITED = "granted", "denied", "emergency", "invited", "uninvited"
 
 
 def granted(fact: Fact, event: AccessGranted, listed: Iterable[Shown] = ()) -> list[Write]:
@@ -82,7 +90,28 @@ def emergency(fact: Fact, event: AccessEmergency) -> list[Write]:
     ]
 
 
-def _who(event: AccessGranted | AccessDenied | AccessEmergency, outcome: str) -> dict[str, Any]:
+def invited(fact: Fact, event: AccessInvited) -> list[Write]:
+    """A patient was given a link: they see in their own trail by whom, and until when it holds."""
+    columns = {**_who(event, INVITED), "until": event.until}
+    return [
+        *_seen(fact, event.access_id, "", event.patient_key, columns),
+        *_told(fact, event, "", event.patient_key, columns),
+    ]
+
+
+def uninvited(fact: Fact, event: AccessUninvited) -> list[Write]:
+    """Such a link was taken back."""
+    columns = _who(event, UNINVITED)
+    return [
+        *_seen(fact, event.access_id, "", event.patient_key, columns),
+        *_told(fact, event, "", event.patient_key, columns),
+    ]
+
+
+_Said = AccessGranted | AccessDenied | AccessEmergency | AccessInvited | AccessUninvited
+
+
+def _who(event: _Said, outcome: str) -> dict[str, Any]:
     return {
         "outcome": outcome,
         "actor": event.actor,
@@ -122,7 +151,7 @@ def _seen(fact: Fact, access_id: str, study_uid: str, patient_key: str, columns:
 
 def _told(
     fact: Fact,
-    event: AccessGranted | AccessUsed | AccessDenied | AccessEmergency,
+    event: _Said | AccessUsed,
     study_uid: str,
     patient_key: str,
     columns: dict[str, Any],

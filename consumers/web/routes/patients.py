@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from consumers.web import show
 from consumers.web.frame import Frame, View
@@ -15,15 +15,8 @@ from schemas.roles import Permission
 
 def add(frame: Frame) -> None:
     """Register the pages."""
-    frame.get("/web/own", own, Permission.PATIENT_FILE)
     frame.get("/web/patients/{key}", patient, Permission.PATIENT_FILE)
     frame.get("/web/patients/{key}/accesses", accesses, Permission.ACCESS_READ_OWN)
-
-
-async def own(view: View) -> Response:
-    """The file of who asks."""
-    key = view.caller.patient_key if view.caller else ""
-    return RedirectResponse(f"/web/patients/{key}" if key else "/", 303)
 
 
 async def patient(view: View) -> Response:
