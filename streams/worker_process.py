@@ -15,9 +15,10 @@ from infra.kafka import KafkaLog
 from infra.objects import S3Objects
 from infra.settings import Settings
 from schemas.errors import Transient
-from schemas.events import AccessGranted
+from schemas.events import AccessGranted, ReportIssued
 from schemas.topics import topic_of
 from streams.apply import Projector
+from streams.critical_timers import CriticalTimers
 from streams.dispatch import TOPICS_FOLLOWED
 from streams.emission import publisher
 from streams.following import Follower, Partition
@@ -28,6 +29,7 @@ from streams.worker import ARRIVALS, RETRY_S, Worker
 
 log = telemetry.logger(__name__)
 
+REPORTS = topic_of(ReportIssued)
 LOOK_S = 1.0
 STALLED_S = 180.0
 """Without a finished batch for so long while events wait, the process is not alive."""
@@ -63,12 +65,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
 
     async def assigned(partitions: Collection[Partition]) -> None:
         mine = [p for topic, p in partitions if topic == ARRIVALS]
+        criticals.assigned([p for topic, p in partitions if topic == REPORTS])
         await retrying("load timers", lambda: timers.assigned(mine), RETRY_S)
 
     async def revoked(partitions: Collection[Partition]) -> None:
         timers.revoked([p for topic, p in partitions if topic == ARRIVALS])
+        criticals.revoked([p for topic, p in partitions if topic == REPORTS])
 
     timers = Timers(tables, ARRIVALS, quiet_ms, publish, ends, open_ms=open_ms)
+    criticals = CriticalTimers(tables, publish)
     projector = Projector(tables, material, bytes.fromhex(settings.patient_secret))
     worker = Worker(
         tables,
@@ -98,7 +103,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
     log.info("worker starts", keyspace=keyspace, group=group_of(keyspace))
     try:
         return await service.until_stopped(
-            stop, [follower.run(), timers.run(), look.run(), service.watch_keyspace(tables)]
+            stop, [follower.run(), timers.run(), criticals.run(), look.run(), service.watch_keyspace(tables)]
         )
     finally:
         await follower.stop()

@@ -30,6 +30,7 @@ from consumers.api.routes import (
     changes,
     corrections,
     drafts,
+    criticals,
     emergency,
     fhir_metadata,
     fhir_orders,
@@ -111,6 +112,7 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     accesses.add(guard, room)
     audit_events.add(guard, room)
     corrections.add(guard, room)
+    criticals.add(guard, room)
     arrivals.add(guard, room)
     administration.add(app, guard, room)
     people.add(app, room)

@@ -41,6 +41,8 @@ TYPES: Mapping[str, tuple[str, str]] = {
     "read-patient": RECORD,
     "read-order": RECORD,
     "read-report": RECORD,
+    "read-criticals": RECORD,
+    "read-times": RECORD,
 }
 """Action → event id of PS3.16 CID 400; any other read: INSTANCES."""
 

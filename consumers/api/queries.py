@@ -325,6 +325,14 @@ def report_read(actor: str, study_uid: str) -> Select:
 def reading(study_uid: str) -> Select:
     """Who is at a study's report: one row."""
     return Select("reading", {"study_uid": study_uid})
+def criticals_open(partition: int) -> Select:
+    """Critical results of a partition of the topic of reports that nobody has read back."""
+    return Select("criticals_open", {"reports_partition": partition})
+
+
+def criticals_of(report_id: str) -> Select:
+    """Critical results of a report, newest first."""
+    return Select("criticals", {"report_id": report_id})
 
 
 def accesses_of_study(study_uid: str) -> Select:

@@ -359,6 +359,8 @@ MESSAGES: Mapping[str, str] = {
     "action.critical-acknowledge": "تأكيد استلام نتيجة حرجة",
     "action.times-read": "مدة إنجاز الفحوص والتقارير",
     "action.patient-link": "ربط ملفات المريض الواحد",
+    "action.read-criticals": "نتائج عاجلة",
+    "action.read-times": "المدد",
     "action.read-patient": "ملف المريض",
     "action.read-accesses": "من اطّلع",
     "action.read-corrections": "التصحيحات",

@@ -360,6 +360,8 @@ MESSAGES: Mapping[str, str] = {
     "action.critical-acknowledge": "reading back a critical result",
     "action.times-read": "how long things take",
     "action.patient-link": "joining files of one patient",
+    "action.read-criticals": "urgent results",
+    "action.read-times": "times",
     "action.read-patient": "patient's file",
     "action.read-accesses": "who looked",
     "action.read-corrections": "corrections",
