@@ -744,6 +744,14 @@ TABLES: tuple[Table, ...] = (
         source="reports",
         about="Versions of reports by the day (UTC) and moment on which they reached the log, newest first.",
     ),
+    Table(
+        "milestones",
+        {"study_uid": "text", "step": "text", "at": "timestamp", "of": "text", "kind": "text"},
+        ("study_uid",),
+        ("step", "at", "of"),
+        source="each step from one topic: orders, reports, accesses",
+        about="When a study was ordered, opened, reported, delivered and read: a row each time, the first one counts.",
+    ),
     _accesses("accesses_by_study", {"study_uid": "text", "access_id": "text"}, 1, "Who saw a study"),
     _accesses(
         "accesses_by_patient",

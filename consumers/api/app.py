@@ -46,6 +46,7 @@ from consumers.api.routes import (
     rendered,
     retrieve,
     search,
+    times,
 )
 from consumers.api.slips import SlipPins
 from consumers.api.standing import Standing
@@ -113,6 +114,7 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     audit_events.add(guard, room)
     corrections.add(guard, room)
     criticals.add(guard, room)
+    times.add(guard, room)
     arrivals.add(guard, room)
     administration.add(app, guard, room)
     people.add(app, room)

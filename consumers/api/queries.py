@@ -335,6 +335,11 @@ def criticals_of(report_id: str) -> Select:
     return Select("criticals", {"report_id": report_id})
 
 
+def milestones_of(study_uid: str) -> Select:
+    """Steps of a study's way, each with its first time in front."""
+    return Select("milestones", {"study_uid": study_uid})
+
+
 def accesses_of_study(study_uid: str) -> Select:
     """Who saw a study, newest first."""
     return Select("accesses_by_study", {"study_uid": study_uid})

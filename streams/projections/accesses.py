@@ -20,6 +20,7 @@ from schemas.events import (
 )
 from schemas.identity import made_ms
 from schemas.tables import Upsert, Write
+from streams import milestones
 from streams.facts import Fact, rfc3339_of
 
 READ_REPORT = "read-report"
@@ -39,6 +40,7 @@ def granted(fact: Fact, event: AccessGranted, listed: Iterable[Shown] = ()) -> l
     if event.action == READ_REPORT:
         writes += [_read(fact, event, uid, {"occurred": event.occurred}) for uid in shown]
     only = next(iter(shown.items())) if len(shown) == 1 else (event.study_uid or "", event.patient_key)
+    writes += milestones.of_access(fact, event, listed)
     return writes + _told(fact, event, *only, columns | {"shown_count": event.shown_count})
 
 

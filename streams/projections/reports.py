@@ -7,6 +7,7 @@ from typing import Any
 
 from schemas.events import CriticalAcknowledged, CriticalEscalated, CriticalRaised, ReportIssued
 from schemas.tables import Delete, Upsert, Write
+from streams import milestones
 from streams.facts import Fact
 
 
@@ -39,7 +40,7 @@ def issued(fact: Fact, event: ReportIssued) -> list[Write]:
         theirs = {"person_id": named.person_id, "month": event.issued[:7].replace("-", ""), "issued": event.issued}
         told = {"relation": named.relation, "status": event.status, "study_uids": list(event.study_uids)}
         writes.append(Upsert("reports_by_person", {**theirs, **version}, told, fact.offset))
-    return writes
+    return writes + milestones.of_report(fact, event)
 
 
 def critical_raised(fact: Fact, event: CriticalRaised) -> list[Write]:

@@ -1,0 +1,139 @@
+"""How long things took: of a study, and as percentiles of what sites sent in a time."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from consumers.api import queries
+from consumers.api.current import current
+from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
+from consumers.api.room import Room
+from consumers.api.routes.lists import JSON
+from consumers.api.times import INTERVALS, STEPS, Way, grouping, summary, way
+from infra import clock
+from infra.ports import Row
+from schemas.errors import Forbidden, Invalid, NotFound
+from schemas.roles import Permission
+
+DAYS, DAYS_MAX = 7, 92
+STUDIES_MAX = 5000
+"""Studies that one question is answered from; of more the newest."""
+AT_ONCE = 256
+SITES_MAX = 64
+REPORTS = "sijil.reports"
+BY = "site, modality, priority or hour (of arrival)"
+
+
+def add(guard: Guard, room: Room) -> None:
+    """Register the routes."""
+    zone = ZoneInfo(room.settings.time_zone)
+
+    async def of_study(ask: Ask) -> Answer:
+        uid = ask.uid("study")
+        owner, milestones = await room.with_owner(uid, queries.milestones_of(uid))
+        rows = await room.views.tables.select(queries.study_state(uid))
+        if not rows:
+            raise NotFound("this study is not in the archive, or not yet searchable")
+        found = way(uid, rows[0], milestones)
+        body = {
+            "study_uid": uid,
+            "priority": found.priority,
+            "times": {s: found.steps[s].isoformat() for s in STEPS if s in found.steps},
+            "seconds": {i: s for i in INTERVALS if (s := found.seconds(i)) is not None},
+        }
+        return Answer(about=OfStudy(uid, owner), content=msgspec.json.encode(body), media_type=JSON)
+
+    async def of_sites(ask: Ask) -> Answer:
+        by = ask.option("by") or "site"
+        group = grouping(by, zone)
+        if group is None:
+            raise Invalid("option-by", f"by must be {BY}")
+        first, last = days_of(ask.option("since"), ask.option("until"), clock.now().astimezone(UTC).date())
+        sites = _sites(ask, room.settings.site)
+        ways, more = await _ways(room, sites, first, last)
+        body = {
+            "by": by,
+            "sites": sites,
+            "since": f"{first:%Y-%m-%d}",
+            "until": f"{last:%Y-%m-%d}",
+            "studies": len(ways),
+            "more": more,
+            "groups": summary(ways, group),
+        }
+        # Figures, and nobody's: the record says what was asked for
+        about = OfSearch({"site": sites}, ())
+        return Answer(about=about, content=msgspec.json.encode(body), media_type=JSON)
+
+    guard.get(
+        "/studies/{study}/times",
+        of_study,
+        permission=Permission.REPORT_READ,
+        action="read-times",
+        summary="When a study was ordered, arrived, was complete, opened, reported, delivered and read",
+        tag="Times",
+        source=REPORTS,
+    )
+    guard.get(
+        "/times",
+        of_sites,
+        permission=Permission.TIMES_READ,
+        action="read-times",
+        summary="How long things took: p50, p90 and p95 in seconds of the studies that sites sent in a time",
+        description=f"From at most {STUDIES_MAX} studies; `more` says when there were others.",
+        tag="Times",
+        parameters={
+            "by": f"{BY}; site without it",
+            "site": "a sending site, repeated for more; without it the caller's, or the archive's own",
+            "since": f"YYYY-MM-DD (UTC, of arrival); {DAYS - 1} days before `until` without it",
+            "until": f"YYYY-MM-DD; today without it; at most {DAYS_MAX} days",
+        },
+        source=REPORTS,
+    )
+
+
+def days_of(since: str, until: str, today: date) -> tuple[date, date]:
+    """First and last day asked for. Raises Invalid(`option-day`)."""
+    try:
+        last = date.fromisoformat(until) if until else today
+        first = date.fromisoformat(since) if since else last - timedelta(days=DAYS - 1)
+        if not 0 <= (last - first).days < DAYS_MAX:
+            raise ValueError
+    except (ValueError, OverflowError) as e:
+        raise Invalid("option-day", f"since and until are days (YYYY-MM-DD), at most {DAYS_MAX}") from e
+    return first, last
+
+
+def _sites(ask: Ask, own: str) -> list[str]:
+    """The sites asked for. Raises Invalid(`option-site`), Forbidden(`scope`) for one beyond the caller's."""
+    asked = list(dict.fromkeys(ask.options("site"))) or sorted(ask.reach.sites) or [own]
+    if len(asked) > SITES_MAX:
+        raise Invalid("option-site", f"at most {SITES_MAX} sites at once")
+    if not ask.reach.whole and not ask.reach.sites.issuperset(asked):
+        raise Forbidden("scope", "times are of the sites that you work for")
+    return asked
+
+
+async def _ways(room: Room, sites: list[str], first: date, last: date) -> tuple[list[tuple[str, Way]], bool]:
+    """(site, way) of what sites sent, and whether there was more."""
+    days = [f"{first + timedelta(days=n):%Y%m%d}" for n in range((last - first).days + 1)]
+    places = [(site, day) for site in sites for day in days]
+    listed: dict[str, tuple[datetime, str]] = {}
+    answers = await room.views.tables.select_many([queries.by_site_day(*place) for place in places])
+    for (site, _), rows in zip(places, answers, strict=True):
+        for row in rows:
+            listed[row["study_uid"]] = max(
+                listed.get(row["study_uid"], (row["last_arrival"], site)), (row["last_arrival"], site)
+            )
+    newest = sorted(listed, key=lambda uid: (listed[uid], uid), reverse=True)
+    found: list[tuple[str, Way]] = []
+    for start in range(0, min(len(newest), STUDIES_MAX), AT_ONCE):
+        uids = newest[start : min(start + AT_ONCE, STUDIES_MAX)]
+        selects = [queries.study_state(u) for u in uids] + [queries.milestones_of(u) for u in uids]
+        both = await room.views.tables.select_many(selects)
+        studies = await current(room.views.tables, [rows[0] for rows in both[: len(uids)] if rows])
+        steps: dict[str, list[Row]] = dict(zip(uids, both[len(uids) :], strict=True))
+        found += [(listed[s["study_uid"]][1], way(s["study_uid"], s, steps[s["study_uid"]])) for s in studies]
+    return found, len(newest) > STUDIES_MAX
