@@ -1,7 +1,7 @@
 """Steps of a report's way, from facts: when a study was ordered, opened, reported, delivered and read. Pure.
 
 A row is one time that a step was taken; the first one counts. So no row is ever overwritten, whatever order topics come
-in. Arrival and completion stand in `studies`.
+in. Arrival and completion stand in `studies`, deliveries in `deliveries_by_report`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from schemas.events import AccessGranted, ReportIssued, Shown
+from schemas.events import AccessGranted, OrderCancelled, OrderChanged, OrderPlaced, ReportIssued, Shown
 from schemas.lifecycle import SIGNED
 from schemas.roles import Role
 from schemas.tables import Upsert, Write
 from streams.facts import Fact
 
 TABLE: Final = "milestones"
-OPENED, PRELIMINARY, FINAL, READ = "opened", "preliminary", "final", "read"
+ORDERED, OPENED, PRELIMINARY, FINAL, READ = "ordered", "opened", "preliminary", "final", "read"
 OPENERS: Final = frozenset({Role.RADIOLOGIST, Role.RESIDENT})
 OPENING: Final = frozenset({"retrieve", "retrieve-frames", "retrieve-rendered", "dicom-get", "dicom-move"})
 """Actions of looking at images."""
@@ -28,6 +28,11 @@ def milestone(fact: Fact, study_uid: str, step: str, of: str, kind: str = "") ->
     """A step that a study took when `fact` came into the log. `of`: report, order or role; `kind`: more on it."""
     key = {"study_uid": study_uid, "step": step, "at": fact.log_ms, "of": of}
     return Upsert(TABLE, key, {"kind": kind}, fact.offset)
+
+
+def of_order(fact: Fact, event: OrderPlaced | OrderChanged | OrderCancelled) -> list[Write]:
+    """Each version, with its priority: the first one is when it was ordered, the last one how urgent it is."""
+    return [milestone(fact, event.study_uid, ORDERED, event.order_id, event.priority)]
 
 
 def of_report(fact: Fact, event: ReportIssued) -> list[Write]:

@@ -325,6 +325,8 @@ def report_read(actor: str, study_uid: str) -> Select:
 def reading(study_uid: str) -> Select:
     """Who is at a study's report: one row."""
     return Select("reading", {"study_uid": study_uid})
+
+
 def criticals_open(partition: int) -> Select:
     """Critical results of a partition of the topic of reports that nobody has read back."""
     return Select("criticals_open", {"reports_partition": partition})
@@ -338,6 +340,11 @@ def criticals_of(report_id: str) -> Select:
 def milestones_of(study_uid: str) -> Select:
     """Steps of a study's way, each with its first time in front."""
     return Select("milestones", {"study_uid": study_uid})
+
+
+def delivered(report_id: str) -> Select:
+    """Which destination has which version of a report, and since when."""
+    return Select("deliveries_by_report", {"report_id": report_id}, ("destination", "occurred"))
 
 
 def accesses_of_study(study_uid: str) -> Select:

@@ -15,6 +15,7 @@ from schemas.events import OrderCancelled, OrderChanged, OrderPlaced, StudyExpec
 from schemas.identity import NATIONAL_ISSUER, patient_key
 from schemas.orders import Order
 from schemas.tables import Delete, Upsert, Write
+from streams import milestones
 from streams.facts import Fact
 
 TEXT_MAX = 1024
@@ -53,7 +54,7 @@ def stated(
         writes += [Delete(t, key, fact.offset) for t, key in left.items() if rows.get(t) != key]
     for table, key in rows.items():
         writes.append(Upsert(table, key, {n: v for n, v in columns.items() if n not in key}, fact.offset))
-    return writes
+    return writes + milestones.of_order(fact, event)
 
 
 def _rows(order_id: str, columns: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -37,7 +38,7 @@ def add(guard: Guard, room: Room) -> None:
         rows = await room.views.tables.select(queries.study_state(uid))
         if not rows:
             raise NotFound("this study is not in the archive, or not yet searchable")
-        found = way(uid, rows[0], milestones)
+        found = way(uid, rows[0], (await _with_deliveries(room, [milestones]))[0])
         body = {
             "study_uid": uid,
             "priority": found.priority,
@@ -134,6 +135,17 @@ async def _ways(room: Room, sites: list[str], first: date, last: date) -> tuple[
         selects = [queries.study_state(u) for u in uids] + [queries.milestones_of(u) for u in uids]
         both = await room.views.tables.select_many(selects)
         studies = await current(room.views.tables, [rows[0] for rows in both[: len(uids)] if rows])
-        steps: dict[str, list[Row]] = dict(zip(uids, both[len(uids) :], strict=True))
+        steps = dict(zip(uids, await _with_deliveries(room, both[len(uids) :]), strict=True))
         found += [(listed[s["study_uid"]][1], way(s["study_uid"], s, steps[s["study_uid"]])) for s in studies]
     return found, len(newest) > STUDIES_MAX
+
+
+async def _with_deliveries(room: Room, milestones: Sequence[list[Row]]) -> list[list[Row]]:
+    """Milestones of studies, and when the reports that are among them were delivered."""
+    reports = sorted({row["of"] for rows in milestones for row in rows if row["step"] == "final"})
+    answers = await room.views.tables.select_many([queries.delivered(r) for r in reports]) if reports else []
+    told = {
+        report: [{"step": "delivered", "at": datetime.fromisoformat(d["occurred"]), "kind": ""} for d in deliveries]
+        for report, deliveries in zip(reports, answers, strict=True)
+    }
+    return [rows + [d for of in {r["of"] for r in rows} for d in told.get(of, ())] for rows in milestones]
