@@ -23,7 +23,6 @@ ROLES: Words = {
     "clerk": ("موظف استقبال", "a clerk"),
     "radiologist": ("طبيب أشعة", "a radiologist"),
     "resident": ("طبيب أشعة مقيم", "a resident in radiology"),
-    "clerk": ("موظف استقبال الأشعة", "a clerk at the desk"),
     "doctor": ("طبيب", "a doctor"),
     "patient": ("صاحب الملف", "the patient"),
     "administrator": ("مسؤول نظام الأشعة", "an administrator of the archive"),
