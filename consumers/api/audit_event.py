@@ -142,8 +142,8 @@ def bundle(found: Sequence[Mapping[str, Any]], base: str, self_url: str, next_ur
     if next_url:
         links.append({"relation": "next", "url": next_url})
     entries = [{"fullUrl": f"{base}/AuditEvent/{r['id']}", "resource": r, "search": {"mode": "match"}} for r in found]
-    found: dict[str, Any] = {"resourceType": "Bundle", "type": "searchset", "link": links}
-    return {**found, "entry": entries} if entries else found  # FHIR knows no empty list
+    page: dict[str, Any] = {"resourceType": "Bundle", "type": "searchset", "link": links}
+    return {**page, "entry": entries} if entries else page  # FHIR knows no empty list
 
 
 # ------------------------------------------------------------------------------------------------ what is asked for

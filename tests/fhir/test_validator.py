@@ -26,7 +26,7 @@ DOCUMENT: dict[str, Any] = {
     "presentedForm": [{"contentType": "text/plain", "language": "ar", "data": "2KfZhNiz2YTYp9mF"}],
 }
 ACCESS = "019550b8-2400-7000-8000-000000000001"
-NATIONAL = {"PatientID": "28001010100047", "PatientSex": "F", "PatientBirthDate": "19800101"}
+NATIONAL: dict[str, Any] = {"PatientID": "28001010100047", "PatientSex": "F", "PatientBirthDate": "19800101"}
 
 
 def resources() -> list[dict[str, Any]]:
