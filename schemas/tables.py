@@ -132,6 +132,14 @@ def _orders(name: str, partition: tuple[str, ...], about: str) -> Table:
     return Table(name, columns, partition, ("order_id",), source="orders", about=about)
 
 
+LIKE_COLUMNS: dict[str, str] = {
+    "patient_name": "text",
+    "birth": "text",  # YYYYMMDD
+    "sex": "text",
+    "seen_offset": "bigint",
+}
+"""What somebody is compared by with others."""
+
 EVER = "ever"
 """What `study_counts` counts years of."""
 
@@ -503,26 +511,35 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "patients_by_birth_date",
-        {"birth_date": "text", "patient_key": "text", "patient_name": "text", "sex": "text", "patient_id": "text"},
+        {"birth_date": "text", "patient_key": "text", **LIKE_COLUMNS},
         ("birth_date",),
         ("patient_key",),
         source="patients",
-        about="Whom a patient may be the same as: those born on a day.",
+        about="Whom a patient may be the same as: those born on a day, as their images say.",
+    ),
+    Table(
+        "patients_by_phone",
+        {"phone": "text", "patient_key": "text", **LIKE_COLUMNS},
+        ("phone",),
+        ("patient_key",),
+        source="orders",
+        about="The same: those with a telephone number, as their orders say.",
     ),
     Table(
         "link_proposals",
         {
-            "month": "text",
+            "shard": "int",
             "patient_key": "text",
             "other_key": "text",
+            "origin": "text",  # birth-date, phone
             "score": "int",
             "why": "frozen<list<text>>",
         },
-        ("month",),
-        ("patient_key", "other_key"),
-        source="patients",
-        about="Files that look like one person's, by the month in which patient_key was seen, 0 to 100: for a person to"
-        " decide. Either of the two may stand first.",
+        ("shard",),
+        ("patient_key", "other_key", "origin"),
+        source="patients, orders",
+        about="Files that look like one person's, 0 to 100, for a person to decide; patient_key is the lesser one. Its"
+        " timestamp is the sum of both files' offsets: the same whichever came last.",
     ),
     Table(
         "rejections",

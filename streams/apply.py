@@ -15,6 +15,7 @@ from schemas.events import PackStored
 from schemas.pack import Manifest
 from schemas.tables import Upsert, Write
 from streams import corrections, counting
+from streams.alike import Alike
 from streams.arrivals import Folded, fold, fresh
 from streams.counting import Counted, counted, tallied
 from streams.dispatch import BY_STUDY, CORRECTIONS, project
@@ -58,6 +59,7 @@ class Projector:
     def __init__(self, tables: Tables, material: Material, secret: bytes) -> None:
         self._tables, self._material, self._secret = tables, material, secret
         self._said: set[tuple[str, ...]] = set()
+        self._alike = Alike(tables)
 
     async def apply(self, facts: Sequence[Fact]) -> Applied:
         """Facts of one topic, each partition's by offset. Durable on return. Raises Transient: apply all again."""
@@ -68,6 +70,7 @@ class Projector:
             writes += await self._arrivals([f for f in part if type(f.event) in BY_STUDY], applied)
             news, said = self._unsaid(writes)
             await self._tables.apply(news)
+            applied.writes += await self._alike.look(news)
             if len(self._said) + len(said) > SAID_MAX:
                 self._said.clear()
             self._said |= said

@@ -287,9 +287,9 @@ def link_decisions(month: str, limit: int) -> Select:
     return Select("patient_links_by_month", {"month": month}, limit=limit)
 
 
-def link_proposals(month: str, limit: int) -> Select:
-    """Files that look like one person's, of a month (YYYYMM)."""
-    return Select("link_proposals", {"month": month}, limit=limit)
+def link_proposals(shard: int, limit: int) -> Select:
+    """A part of the files that look like one person's."""
+    return Select("link_proposals", {"shard": shard}, limit=limit)
 
 
 def reports_of_day(day: str) -> Select:

@@ -52,6 +52,15 @@ def stated(
         was = _columns(event, material.before, secret) | {"day": event.day_before}
         left = _rows(event.order_id, was)
         writes += [Delete(t, key, fact.offset) for t, key in left.items() if rows.get(t) != key]
+    if now.phone and now.patient_name and columns["patient_key"]:
+        like = {
+            "patient_name": columns["patient_name"],
+            "birth": now.birth_date,
+            "sex": now.sex,
+            "seen_offset": fact.offset,
+        }
+        key = {"phone": now.phone[:KEY_MAX], "patient_key": columns["patient_key"]}
+        writes.append(Upsert("patients_by_phone", key, like, fact.offset))
     for table, key in rows.items():
         writes.append(Upsert(table, key, {n: v for n, v in columns.items() if n not in key}, fact.offset))
     return writes + milestones.of_order(fact, event)

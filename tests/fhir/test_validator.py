@@ -34,7 +34,13 @@ def resources() -> list[dict[str, Any]]:
     archive = MemoryArchive()
     archive.store([part10("1.2.3.1.1"), part10("1.2.3.2.1", series="1.2.3.2", Modality="", SeriesNumber=None)])
     archive.store([part10("1.2.4.1.1", study="1.2.4", series="1.2.4.1", **NATIONAL)])
-    bare: dict[str, Any] = {"PatientID": "", "PatientName": "", "PatientBirthDate": "", "PatientSex": "", "StudyDate": ""}
+    bare: dict[str, Any] = {
+        "PatientID": "",
+        "PatientName": "",
+        "PatientBirthDate": "",
+        "PatientSex": "",
+        "StudyDate": "",
+    }
     bare |= {"StudyTime": "", "AccessionNumber": "", "ReferringPhysicianName": "", "StudyDescription": ""}
     archive.store([part10("1.2.6.1.1", study="1.2.6", series="1.2.6.1", **bare)])
     archive.report(json.dumps(DOCUMENT).encode(), ["1.2.3"], report_id=REPORT)
