@@ -11,6 +11,7 @@ from schemas.errors import Invalid
 TEXT_MAX: Final = 100_000
 """Characters of a text: a report of some fifty pages."""
 
+_Uid = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=64)]
 _Line = Annotated[str, msgspec.Meta(max_length=400)]
 _Text = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
 
@@ -34,6 +35,10 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The report that it goes on from; empty: a new one."""
     base_version: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     """Version of that report which the text began with."""
+    change: Annotated[str, msgspec.Meta(pattern=r"^(|amended|corrected|appended)$")] = ""
+    """What it is to a signed version."""
+    comparisons: Annotated[tuple[_Uid, ...], msgspec.Meta(max_length=64)] = ()
+    """Study Instance UIDs of what it was compared with."""
 
 
 def decode_draft(data: bytes | str) -> Draft:

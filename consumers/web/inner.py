@@ -69,9 +69,17 @@ class Inner:
         """The same of several addresses at once; the first refusal counts."""
         return list(await asyncio.gather(*(self.get(request, p) for p in paths)))
 
-    async def post(self, request: Request, path: str, document: object, *, method: str = "POST") -> Told:
+    async def post(
+        self,
+        request: Request,
+        path: str,
+        document: object,
+        *,
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+    ) -> Told:
         """Send JSON. Raises Refused."""
-        return await self.call(request, method, path, body=msgspec.json.encode(document))
+        return await self.call(request, method, path, body=msgspec.json.encode(document), headers=headers)
 
     async def call(
         self,
@@ -81,6 +89,7 @@ class Inner:
         *,
         options: Mapping[str, str] | None = None,
         body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
     ) -> Told:
         """One request. Raises Refused for a status from 400 on, and whatever nobody caught."""
         told = Told()
@@ -99,7 +108,7 @@ class Inner:
             elif message["type"] == "http.response.body":
                 told.body += message.get("body", b"")
 
-        await self._run(_scope(request, method, path, options or {}, body), receive, send)
+        await self._run(_scope(request, method, path, options or {}, body, headers or {}), receive, send)
         if told.status >= 400:
             raise Refused(told)
         return told
@@ -109,10 +118,13 @@ class Inner:
         await self._stack()(scope, receive, send)
 
 
-def _scope(request: Request, method: str, path: str, options: Mapping[str, str], body: bytes) -> Scope:
+def _scope(
+    request: Request, method: str, path: str, options: Mapping[str, str], body: bytes, more: Mapping[str, str]
+) -> Scope:
     raw_path = quote(path, safe="/:@!$&'()*+,;=~-._")
     headers = [(k, v) for k, v in request.scope["headers"] if k in _PASSED_ON]
     headers.append((b"accept", b"application/json, application/dicom+json, application/fhir+json"))
+    headers += [(n.encode(), v.encode()) for n, v in more.items()]
     if body:
         headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     return {
