@@ -322,6 +322,11 @@ def report_read(actor: str, study_uid: str) -> Select:
     return Select("report_reads", {"actor": actor, "study_uid": study_uid}, limit=1)
 
 
+def orders_of(site: str, accession: str) -> Select:
+    """The orders of a site's accession number as they are now."""
+    return Select("orders_by_accession", {"site": site, "accession": accession})
+
+
 def reading(study_uid: str) -> Select:
     """Who is at a study's report: one row."""
     return Select("reading", {"study_uid": study_uid})

@@ -19,6 +19,7 @@ from consumers.web.routes import (
     officer,
     own,
     patients,
+    reading,
     staff,
     studies,
     verify,
@@ -30,7 +31,8 @@ def register(app: FastAPI, door: HttpDoor) -> None:
     """Add the pages to the door."""
     frame = Frame(app, door.settings)
     everyone = (home, links, own, verify)
-    for pages in (*everyone, arrivals, studies, correcting, patients, administrator, staff, officer, emergency):
+    of_the_staff = (reading, arrivals, studies, correcting, patients, administrator, staff, officer, emergency)
+    for pages in (*everyone, *of_the_staff):
         pages.add(frame)
     door.identity.form = partial(login.form, frame)
     app.add_middleware(Faces, frame=frame)

@@ -59,6 +59,7 @@ class Entry(NamedTuple):
 
 MENU: tuple[Entry, ...] = (
     Entry("own", "/web/own", Permission.PATIENT_FILE, frozenset({Role.PATIENT})),
+    Entry("reading", "/web/reading", Permission.REPORT_DRAFT),
     Entry("arrivals", "/web/arrivals", Permission.QUARANTINE_READ),
     Entry("studies", "/web/studies", Permission.STUDY_SEARCH, frozenset(Role) - {Role.PATIENT}),
     Entry("conflicts", "/web/conflicts", Permission.CONFLICTS_READ),
@@ -296,6 +297,9 @@ NOTICES: Mapping[str, str] = {
     "failed": "bad",
     "opened": "warn",
     "saved": "good",
+    "signed": "good",
+    "preliminary": "good",
+    "released": "good",
 }
 
 

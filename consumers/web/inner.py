@@ -124,7 +124,7 @@ def _scope(
     raw_path = quote(path, safe="/:@!$&'()*+,;=~-._")
     headers = [(k, v) for k, v in request.scope["headers"] if k in _PASSED_ON]
     headers.append((b"accept", b"application/json, application/dicom+json, application/fhir+json"))
-    headers += [(n.encode(), v.encode()) for n, v in more.items()]
+    headers += [(n.lower().encode(), v.encode()) for n, v in more.items()]
     if body:
         headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     return {

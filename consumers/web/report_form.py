@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -59,26 +60,36 @@ def draft_of_report(row: Mapping[str, Any], language: str) -> Draft:
 def content(
     draft: Draft,
     *,
-    study_uids: tuple[str, ...],
+    study_uid: str,
     status: str,
     author: str,
+    before: Content | None = None,
     body_part: str = "",
     referring: str = "",
     question: str = "",
 ) -> Content:
-    """The report that a draft becomes. `author`, `referring`: person ids; `status`: what its signature makes of it."""
-    return Content(
+    """The report that a draft becomes. `author`, `referring`: person ids; `status`: what its signature makes of it;
+    `before`: the version that it goes on from, of which all stays that the editor does not show. A form that came with
+    that one (a RIS's text, a PDF) does not: it would say what the report says no longer.
+    """
+    base = before or Content(
         status=status,
-        study_uids=study_uids,
-        procedure=Coded(text=draft.title),
+        study_uids=(study_uid,),
         body_part=Coded(text=body_part, code=body_part) if body_part else Coded(),
-        findings=draft.findings.strip(),
-        impression=draft.impression.strip(),
-        category=Coded(text=draft.category) if draft.category else Coded(),
-        critical=draft.critical,
-        comparisons=tuple(draft.comparisons),
         referring=referring,
         question=question,
+    )
+    return replace(
+        base,
+        status=status,
+        procedure=replace(base.procedure, text=draft.title),
+        findings=draft.findings.strip(),
+        impression=draft.impression.strip(),
+        category=base.category if base.category.text == draft.category else Coded(text=draft.category),
+        critical=draft.critical,
+        comparisons=tuple(draft.comparisons),
         language=draft.language,
-        interpreters=(author,) if author else (),
+        issued="",
+        presented=(),
+        interpreters=tuple(dict.fromkeys((*base.interpreters, *((author,) if author else ())))),
     )

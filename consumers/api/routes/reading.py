@@ -1,4 +1,5 @@
-"""`GET /reading`: the studies of the caller's sites that wait for a report, and the caller's own drafts.
+"""`GET /reading`: the studies of the caller's sites that wait for a report, and the caller's own drafts. `GET
+/studies/{study}/reading`: who is at one, and what was asked.
 
 There is no list of what waits: whether a study does is decided by the newest versions of its reports, which come after
 it and by another topic. So the arrivals of some days are gone through; what is reported is remembered for a while.
@@ -15,7 +16,7 @@ import msgspec
 from consumers.api import queries, status
 from consumers.api.current import current
 from consumers.api.drafts import Drafts
-from consumers.api.guard import Answer, Ask, Guard, OfSearch
+from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
 from consumers.api.room import Known, Room
 from consumers.api.routes.arrivals import days
 from consumers.api.routes.lists import JSON, limit_of
@@ -23,10 +24,11 @@ from consumers.api.waiting import Standing, in_order, is_to_read, priority_of, s
 from infra import clock
 from infra.ports import Row
 from schemas.caller import ALL_SITES
-from schemas.errors import Invalid
+from schemas.errors import Invalid, NotFound
 from schemas.roles import Permission
 
 DAYS, DAYS_MAX = 7, 31
+ORDERED = ("order_id", "priority", "reason", "procedure_text", "body_part", "requester", "referrer_name", "authored")
 STUDIES_MAX = 3000
 """Arrivals that one answer looks at; what is older is left to the next days' filter, and the answer says so."""
 SIGNED_MAX = 50_000
@@ -49,6 +51,15 @@ def add(guard: Guard, room: Room, drafts: Drafts) -> None:
             "mine": "`1`: only what the caller has claimed or begun to write",
             "limit": "most studies",
         },
+        source="sijil.reports",
+    )
+    guard.get(
+        "/studies/{study}/reading",
+        waiting.one,
+        permission=Permission.REPORT_DRAFT,
+        action="read-waiting",
+        summary="Who reports a study, what was ordered and asked, and which body parts its series name",
+        tag="Reading",
         source="sijil.reports",
     )
 
@@ -77,6 +88,7 @@ class _Waiting:
         rows = []
         claims = await self._select([queries.reading(r["study_uid"]) for r in found])
         reports = await self._select([queries.reports_of(r["study_uid"]) for r in found])
+        ordered_by = await self._orders(found)
         for study, claimed, versions in zip(found, claims, reports, strict=True):
             uid, stands = study["study_uid"], standing(versions)
             if stands.signed and uid not in written:
@@ -85,7 +97,7 @@ class _Waiting:
             claim = claimed[0] if claimed and claimed[0]["claimed_by"] else None
             if mine and uid not in written and (claim is None or claim["claimed_by"] != ask.caller.actor):
                 continue
-            row = _told(study, stands, claim, ask.caller.actor)
+            row = _told(study, stands, claim, ask.caller.actor, ordered_by.get(uid))
             rows.append(row | ({"draft": written[uid].saved} if uid in written else {}))
         ordered = in_order(rows)
         body = {"sites": sites, "waiting": ordered[:limit], "more": more or len(ordered) > limit}
@@ -93,6 +105,42 @@ class _Waiting:
         shown = [(r["study_uid"], keys[r["study_uid"]]) for r in ordered[:limit]]
         about = OfSearch({"site": tuple(sites)}, shown)
         return Answer(about=about, content=msgspec.json.encode(body), media_type=JSON)
+
+    async def one(self, ask: Ask) -> Answer:
+        """One study."""
+        uid = ask.uid("study")
+        found, claimed, series = await self._room.views.tables.select_many(
+            (queries.study_state(uid), queries.reading(uid), queries.series_of(uid))
+        )
+        found = await current(self._room.views.tables, [r for r in found if r["answer"]])
+        if not found:
+            raise NotFound("this study is not in the archive, or not yet searchable")
+        claim = claimed[0] if claimed and claimed[0]["claimed_by"] else None
+        order = (await self._orders(found)).get(uid)
+        body = {
+            "study_uid": uid,
+            "body_parts": sorted({s["body_part"] for s in series if s["body_part"]}),
+            **_claim(claim, ask.caller.actor),
+            "priority": priority_of(order),
+            **({"order": {n: order[n] or "" for n in ORDERED}} if order else {}),
+        }
+        about = OfStudy(uid, found[0]["patient_key"] or "")
+        return Answer(about=about, content=msgspec.json.encode(body), media_type=JSON)
+
+    async def _orders(self, studies: Sequence[Row]) -> dict[str, Row]:
+        """Study UID → the order it was made for, where its site's accession number says which."""
+        asked = [(s["study_uid"], site) for s in studies if s["accession"] for site in sorted(s["sites"] or ())]
+        by_uid = {s["study_uid"]: s for s in studies}
+        answers = await self._select([queries.orders_of(site, by_uid[uid]["accession"]) for uid, site in asked])
+        found: dict[str, Row] = {}
+        for (uid, _), rows in zip(asked, answers, strict=True):
+            # A number that was given twice may be another patient's
+            of_them = [r for r in rows if uid == r["study_uid"] or r["patient_key"] == by_uid[uid]["patient_key"]]
+            live = [r for r in of_them if r["status"] != "revoked"] or of_them
+            if live:
+                # Of several orders of one number the one that names the study, else the newest
+                found.setdefault(uid, max(live, key=lambda r: (r["study_uid"] == uid, r["authored"] or "")))
+        return found
 
     def _sites(self, ask: Ask) -> list[str]:
         if asked := ask.option("site"):
@@ -110,16 +158,21 @@ def _days(ask: Ask) -> int:
     return int(text)
 
 
-def _told(study: Row, stands: Standing, claim: Row | None, actor: str) -> dict[str, Any]:
+def _told(study: Row, stands: Standing, claim: Row | None, actor: str, order: Row | None) -> dict[str, Any]:
     return {
         "study_uid": study["study_uid"],
         "state": status.state(study).value,
         "sites": sorted(study["sites"] or ()),
-        "priority": priority_of(None),
+        "priority": priority_of(order),
         "waits_since": study["first_arrival"],
         "last_arrival": study["last_arrival"],
         "study": msgspec.Raw(study["answer"].encode()),
         **({"report_id": stands.begun, "report_status": stands.status} if stands.begun else {}),
-        **({"claimed_by": claim["claimed_by"], "claimed": claim["since"]} if claim else {}),
-        "mine": claim is not None and claim["claimed_by"] == actor,
+        **({"reason": order["reason"]} if order and order["reason"] else {}),
+        **_claim(claim, actor),
     }
+
+
+def _claim(claim: Row | None, actor: str) -> dict[str, Any]:
+    said = {"claimed_by": claim["claimed_by"], "claimed": claim["since"]} if claim else {}
+    return {**said, "mine": claim is not None and claim["claimed_by"] == actor}
