@@ -21,10 +21,11 @@ from schemas.lifecycle import REPORT_TRANSITIONS
 from schemas.report_content import (
     OF_THE_ARCHIVE,
     Signature,
-    attributed,
     author_of,
     contacts_of,
+    encode_document,
     is_critical,
+    kept_document,
     person_of,
     signature_of,
     with_status,
@@ -41,7 +42,6 @@ _SET_BY_THE_ARCHIVE: Final = ("id", "meta")
 """Members that are no part of the content."""
 
 _decoder = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
-_encoder = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 
 
 @dataclass(frozen=True)
@@ -140,18 +140,16 @@ def in_state(report: Report, status: str) -> Report:
 def versioned(
     report: Report, *, report_id: str, version: int, recorded: str, author: str = "", signature: Signature | None = None
 ) -> bytes:
-    """The document as the archive keeps it: with id, version, author, signature and the time it was taken in, which is
-    that of issue where the document says none. Same arguments, same bytes.
-    """
-    meta = report.resource.get("meta")
-    kept = dict(meta) if isinstance(meta, dict) else {}
-    return _encoder.encode(
-        {
-            **attributed(report.resource, author, signature),
-            "id": report_id,
-            "meta": {**kept, "versionId": str(version), "lastUpdated": recorded},
-            "issued": report.resource.get("issued") or recorded,
-        }
+    """The document as the archive keeps it. Same arguments, same bytes."""
+    return encode_document(
+        kept_document(
+            report.resource,
+            report_id=report_id,
+            version=version,
+            recorded=recorded,
+            author=author,
+            signature=signature,
+        )
     )
 
 
@@ -164,7 +162,7 @@ def same_content(sent: Report, kept: Report) -> bool:
 def _content(report: Report, left_out: set[str]) -> bytes:
     said = {k: v for k, v in report.resource.items() if k not in left_out}
     extensions = [e for e in _list(said.pop("extension", None)) if _text(e, "url") not in OF_THE_ARCHIVE]
-    return _encoder.encode(said | ({"extension": extensions} if extensions else {}))
+    return encode_document(said | ({"extension": extensions} if extensions else {}))
 
 
 def _has_code(code: Any) -> bool:

@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
+import msgspec
+
 BODY_PART: Final = "urn:sijil:report-body-part"
 CATEGORY: Final = "urn:sijil:report-category"
 CRITICAL: Final = "urn:sijil:report-critical"
@@ -70,6 +72,7 @@ OBSERVATION_STATUS: Final[Mapping[str, str]] = {
 }
 """DiagnosticReport.status → Observation.status of what the report contains."""
 _OID: Final = "urn:oid:"
+_encoder = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 _PRACTITIONER: Final = "Practitioner/"
 
 
@@ -210,6 +213,33 @@ def attributed(document: Mapping[str, Any], author: str, signature: Signature | 
         extensions.append({"url": SIGNATURE, "extension": parts})
     bare = {k: v for k, v in document.items() if k != "extension"}
     return bare | ({"extension": extensions} if extensions else {})
+
+
+def kept_document(
+    document: Mapping[str, Any],
+    *,
+    report_id: str,
+    version: int,
+    recorded: str,
+    author: str = "",
+    signature: Signature | None = None,
+) -> dict[str, Any]:
+    """The document as the archive keeps it: with id, version, author, signature and the time it was taken in, which is
+    that of issue where the document says none.
+    """
+    meta = document.get("meta")
+    kept = dict(meta) if isinstance(meta, dict) else {}
+    return {
+        **attributed(document, author, signature),
+        "id": report_id,
+        "meta": {**kept, "versionId": str(version), "lastUpdated": recorded},
+        "issued": document.get("issued") or recorded,
+    }
+
+
+def encode_document(document: Mapping[str, Any]) -> bytes:
+    """As JSON: the same document, the same bytes, numbers to their last digit."""
+    return _encoder.encode(document)
 
 
 def _observation(id: str, status: str, code: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,9 @@ The steps of a batch of study.arrivals:
 1. wait until the read models have it: they say what the archive had before
 2. copies: equal bytes, or equal canonically, are a recorded no-op; different ones are a conflict
 3. those events are published and acknowledged
-4. each pack and its manifest are copied, verified and locked, then pack.archived is published and acknowledged
-5. the batch is acknowledged (streams.following)
+4. instances that are reports become reports (streams.instance_reports), published and acknowledged likewise
+5. each pack and its manifest are copied, verified and locked, then pack.archived is published and acknowledged
+6. the batch is acknowledged (streams.following)
 A crash repeats the batch: events have the same ids, and a locked copy is taken as it is.
 """
 
@@ -26,8 +27,10 @@ from streams.comparing import Comparing
 from streams.copies import Copy
 from streams.effects import CopyPack, Emit
 from streams.facts import Fact
+from streams.instance_reports import InstanceReports
 from streams.pack_rows import COLUMNS, TABLE, PackRow
 from streams.retry import retrying
+from streams.structured_report import CLASSES
 from streams.tiering import Kept, archived, copy_of
 from streams.timers import Publish
 
@@ -59,17 +62,21 @@ class Archiver:
         *,
         source: str,
         bucket: str,
+        documents: str,
         least_years: int,
     ) -> None:
-        """`tables`: the active read models. `busy`: whether others need the machine now. `bucket`: the archive's."""
+        """`tables`: the active read models. `busy`: whether others need the machine now. `bucket`: the archive's;
+        `documents`: that of reports.
+        """
         self._tables, self._objects, self._publish = tables, objects, publish
         self._keep, self._busy, self._source = keep, busy, source
         self._bucket, self._least_years = bucket, least_years
+        self._reports = InstanceReports(objects, documents)
         self._comparing = Comparing()
         self.progress_at = clock.monotonic()
 
     async def handle(self, records: Sequence[Stored]) -> Collection[Position]:
-        """Steps 1 to 4 of a batch. Returns the records at which partitions have to stand still."""
+        """Steps 1 to 5 of a batch. Returns the records at which partitions have to stand still."""
         stops: dict[int, Position] = {}
         packs: list[tuple[Stored, Fact, PackStored]] = []
         for record in records:
@@ -100,6 +107,11 @@ class Archiver:
             faults.point("archiver.compared")
         self._comparing.close()
         # Step 4
+        for _, fact, event, rows in known:
+            if CLASSES.intersection(rows[-1].summary.sop_classes):
+                emits = await retrying("reports", partial(self._reports.of_pack, fact, event), RETRY_S)
+                await retrying("publish", partial(self._publish, emits), RETRY_S)
+        # Step 5
         for record, fact, event, rows in known:
             await self._step_aside()
             kept = Kept(rows[0].summary.study.study_date, fact.log_ms)

@@ -59,6 +59,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
         busy,
         source=chain.source,
         bucket=settings.bucket_archive,
+        documents=settings.bucket_documents,
         least_years=settings.retention_years,
     )
     follower = Follower(
