@@ -83,6 +83,8 @@ class Permission(StrEnum):
     ORDER_WRITE = "order.write"
     METRICS_READ = "metrics.read"
     DEAD_LETTERS_READ = "dead-letters.read"
+    DELIVERY_READ = "delivery.read"
+    DELIVERY_WRITE = "delivery.write"
     SELF_READ = "self.read"
 
 
@@ -119,6 +121,8 @@ PERMISSIONS: Mapping[Permission, str] = {
     Permission.ORDER_WRITE: "place and change orders",
     Permission.METRICS_READ: "figures of the machines",
     Permission.DEAD_LETTERS_READ: "events that could not be processed",
+    Permission.DELIVERY_READ: "what destinations have not got yet",
+    Permission.DELIVERY_WRITE: "deliver again",
     Permission.SELF_READ: "who one is here",
 }
 """Permission → what it allows."""
@@ -242,6 +246,8 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.AE_READ: _S.WHOLE,
         _P.AE_WRITE: _S.WHOLE,
         _P.PATIENT_INVITE: _S.WHOLE,
+        _P.DELIVERY_READ: _S.WHOLE,
+        _P.DELIVERY_WRITE: _S.WHOLE,
     },
     Role.OFFICER: {
         **_EVERYONE,
@@ -276,6 +282,8 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         **_EVERYONE,
         _P.METRICS_READ: _S.WHOLE,
         _P.DEAD_LETTERS_READ: _S.WHOLE,
+        _P.DELIVERY_READ: _S.WHOLE,
+        _P.DELIVERY_WRITE: _S.WHOLE,
     },
     Role.LOCAL: {p: _S.WHOLE for p in _P},
 }

@@ -30,6 +30,7 @@ from consumers.api.routes import (
     changes,
     corrections,
     criticals,
+    deliveries,
     drafts,
     emergency,
     fhir_metadata,
@@ -118,6 +119,7 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     arrivals.add(guard, room)
     administration.add(app, guard, room)
     people.add(app, room)
+    deliveries.add(app, room)
     orders.add(guard, room)
     written = Drafts(lambda: views.tables)
     drafts.add(app, guard, room, written)

@@ -16,10 +16,11 @@ from consumers.api.current import current
 from consumers.api.letterheads import Letterheads
 from consumers.report_pdf.page import render
 from consumers.report_pdf.sheet import About, Sheet, sheet_of
+from infra import clock
 from infra.ports import Objects, Row, Tables
 from infra.settings import Settings
 from schemas.errors import Defect, Invalid
-from schemas.events import ReportIssued
+from schemas.events import ReportIssued, StudyCompleted
 from schemas.identity import NationalID
 
 
@@ -127,20 +128,40 @@ class Dossiers:
         return self._render(sheet)
 
 
+REPORT_COLUMNS = (
+    "report_id", "version", "status", "study_uids", "site", "issued", "bucket", "document_key", "document_size",
+    "document_sha256",
+)  # fmt: skip
+"""Of `reports`, under the names that `report.issued` has for them."""
+
+
 def row_of(event: ReportIssued) -> Row:
     """The row of `reports` that an event makes: what is delivered is the version that it tells of."""
-    return {
-        "report_id": event.report_id,
-        "version": event.version,
-        "status": event.status,
-        "study_uids": list(event.study_uids),
-        "site": event.site,
-        "issued": event.issued,
-        "bucket": event.bucket,
-        "document_key": event.document_key,
-        "document_size": event.document_size,
-        "document_sha256": event.document_sha256,
-    }
+    return {n: getattr(event, n) for n in REPORT_COLUMNS}
+
+
+def event_of_report(row: Row) -> ReportIssued:
+    """The same in the other direction, of a row of `reports`."""
+    return ReportIssued(**{n: row[n] for n in REPORT_COLUMNS})
+
+
+def event_of_study(row: Row) -> StudyCompleted:
+    """What a row of `studies` says of its completion. Raises Defect for one that is not complete."""
+    if row["completed_revision"] is None:
+        raise Defect("a study that is not complete has no completion")
+    return StudyCompleted(
+        study_uid=row["study_uid"],
+        basis=row["completed_basis"],
+        revision=row["completed_revision"],
+        as_of_partition=row["arrivals_partition"],
+        as_of_offset=row["completed_revision"] - 1,
+        packs=row["pack_count"],
+        series=row["series_count"],
+        instances=row["completed_instances"],
+        bytes=row["bytes"],
+        first_arrival=clock.rfc3339(row["first_arrival"]),
+        last_arrival=clock.rfc3339(row["last_arrival"]),
+    )
 
 
 def person_of(row: Mapping[str, Any]) -> Person:

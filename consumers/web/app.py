@@ -12,6 +12,7 @@ from consumers.web.routes import (
     administrator,
     arrivals,
     correcting,
+    deliveries,
     emergency,
     home,
     links,
@@ -31,7 +32,18 @@ def register(app: FastAPI, door: HttpDoor) -> None:
     """Add the pages to the door."""
     frame = Frame(app, door.settings)
     everyone = (home, links, own, verify)
-    of_the_staff = (reading, arrivals, studies, correcting, patients, administrator, staff, officer, emergency)
+    of_the_staff = (
+        reading,
+        arrivals,
+        studies,
+        correcting,
+        patients,
+        administrator,
+        staff,
+        deliveries,
+        officer,
+        emergency,
+    )
     for pages in (*everyone, *of_the_staff):
         pages.add(frame)
     door.identity.form = partial(login.form, frame)

@@ -46,6 +46,7 @@ PAGES = (
     "/web/corrections",
     "/web/people",
     "/web/people?site=CAI-1",
+    "/web/deliveries",
     "/web/peers",
     f"/web/studies/{STUDY}/correct",
     "/web/studies/9.9.9/correct",
