@@ -22,7 +22,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from infra import clock, faults, telemetry
-from infra.chain import ChainedLog
+from infra.chain import Publishes
 from infra.ports import Objects
 from producers.order_document import (
     Sent,
@@ -95,7 +95,7 @@ class Told:
 class Orders:
     """Takes in versions of orders. Blocking; thread-safe."""
 
-    def __init__(self, objects: Objects, chain: ChainedLog, *, bucket: str, site: str, zone: str) -> None:
+    def __init__(self, objects: Objects, chain: Publishes, *, bucket: str, site: str, zone: str) -> None:
         """`site`: of orders that name none. `zone`: IANA name, where the sites are."""
         self._objects, self._chain, self._bucket, self._site = objects, chain, bucket, site
         self._zone = ZoneInfo(zone)

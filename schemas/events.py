@@ -298,6 +298,24 @@ class PatientSeen(Event, frozen=True, kw_only=True):
         return self.patient_key
 
 
+class PatientStated(Event, frozen=True, kw_only=True):
+    """A hospital says who the patient of a file is (HL7 v2 ADT). Names stand in the document."""
+
+    TYPE = "patient.stated.v1"
+    TOPIC = "patients"
+    patient_key: Pseudonym
+    site: Site
+    stated_by: Actor
+    recorded: Time
+    bucket: Bucket
+    document_key: Key
+    document_size: Count
+    document_sha256: Sha256
+
+    def key(self) -> str:
+        return self.patient_key
+
+
 class TreatingStated(Event, frozen=True, kw_only=True):
     """Somebody treats a patient, or one study of theirs is shared with somebody, from now on until `until`."""
 
@@ -869,6 +887,7 @@ EVENTS: tuple[type[Event], ...] = (
     StudyRejected,
     StudyRestored,
     PatientSeen,
+    PatientStated,
     TreatingStated,
     TreatingEnded,
     PatientLinked,

@@ -15,6 +15,7 @@ from schemas.events import (
     Event,
     PackArchived,
     PackStored,
+    PatientStated,
     ReportIssued,
     StudyCorrected,
     StudyReassigned,
@@ -84,9 +85,14 @@ def _dead(e: DeadLetter) -> tuple[Reference, ...]:
     return (Reference("dead letter", "", e.payload_key, e.payload_sha256),)
 
 
+def _stated_patient(e: PatientStated) -> tuple[Reference, ...]:
+    return (Reference("patient", e.bucket, e.document_key, e.document_sha256, e.document_size),)
+
+
 REFERENCES: dict[type[Event], Callable[[Any], tuple[Reference, ...]]] = {
     PackStored: _stored,
     PackArchived: _archived,
+    PatientStated: _stated_patient,
     ReportIssued: _issued,
     CriticalAcknowledged: _read_back,
     ConflictResolved: _corrected,

@@ -35,6 +35,7 @@ from schemas.events import (
     PatientKeptApart,
     PatientLinked,
     PatientSeen,
+    PatientStated,
     PatientUnlinked,
     PersonChanged,
     PersonLeft,
@@ -83,6 +84,7 @@ class Wanted:
     kind: str
     """`person`: patient and study as a pack's manifest has them (StudyPart); `shown`: an access list (list[Shown]);
     `correction`: what was decided (schemas.corrections.Document); `note`: the manifest of a rejection note (Manifest);
+    `stated`: who a hospital says that a patient is (schemas.stated.Stated);
     `step`: what a device says of its examination (schemas.steps.StepDocument);
     `order`: what an order says and said (streams.projections.orders.OrderMaterial).
     """
@@ -106,6 +108,7 @@ PROJECT: Mapping[type[Event], Project] = {
     ConflictFound: lifecycle.conflict_found,
     DuplicateFound: lifecycle.duplicate_found,
     PatientSeen: patients.seen,
+    PatientStated: patients.stated,
     PatientLinked: patients.linked,
     PatientUnlinked: patients.unlinked,
     PatientKeptApart: patients.kept_apart,
@@ -161,6 +164,8 @@ def wanted(event: Event) -> Wanted | None:
             return Wanted("note", key, event.bucket, sha256)
         case ConflictResolved() | StudyCorrected() | StudyReassigned() | StudyRejected() | StudyRestored():
             return Wanted("correction", event.document_key or "", event.bucket, event.document_sha256 or "")
+        case PatientStated():
+            return Wanted("stated", event.document_key, event.bucket, event.document_sha256)
         case StepStarted() | StepEnded():
             return Wanted("step", event.document_key, event.bucket, event.document_sha256)
         case OrderPlaced() | OrderChanged() | OrderCancelled():

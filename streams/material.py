@@ -23,6 +23,8 @@ from schemas.events import Event, PackStored, Shown
 from schemas.orders import Order
 from schemas.orders import read as read_order
 from schemas.pack import Manifest, decode_manifest
+from schemas.stated import Stated
+from schemas.stated import decode as decode_stated
 from schemas.steps import StepDocument, decode_step
 from streams.dispatch import Wanted, wanted
 from streams.facts import Fact
@@ -84,7 +86,7 @@ class Material:
 
     async def _wanted(
         self, want: Wanted | None
-    ) -> StudyPart | list[Shown] | Manifest | Document | StepDocument | OrderMaterial | None:
+    ) -> StudyPart | list[Shown] | Manifest | Document | StepDocument | OrderMaterial | Stated | None:
         if want is None:
             return None
         if want.kind == "order":
@@ -100,6 +102,8 @@ class Material:
             return await self._fetch(
                 want.bucket, want.key, "manifest-missing", lambda d: decode_manifest(_same(want, d))
             )
+        if want.kind == "stated":
+            return await self._fetch(want.bucket, want.key, "stated-missing", lambda d: decode_stated(_same(want, d)))
         if want.kind == "step":
             return await self._fetch(want.bucket, want.key, "step-missing", lambda d: decode_step(_same(want, d)))
         if want.kind == "shown":

@@ -22,7 +22,7 @@ async def person(tables: Tables, key: str) -> Row | None:
     """
     rows = await tables.select(queries.patient(key))
     if rows:
-        return rows[0]
+        return stated(rows[0])
     listed = await tables.select(replace(queries.by_patient(key), limit=1))
     for row in await current(tables, listed):
         if LAID in row and row["patient_key"] == key:
@@ -36,13 +36,25 @@ async def person(tables: Tables, key: str) -> Row | None:
     return {n: ordered[0][n] for n in WHO} | {"basis": _basis(ordered[0]), "last_study_uid": ""} if ordered else None
 
 
-def _basis(order: Row) -> str:
-    """What made the patient key of an order: as `schemas.identity.patient_key` decides."""
-    if is_placeholder(order["patient_id"]):
+def _basis(who: Row) -> str:
+    """What made the patient key of an order or a statement: as `schemas.identity.patient_key` decides."""
+    if is_placeholder(who["patient_id"]):
         return KEY_STUDY
     try:
-        national = NationalID.parse(order["patient_id"])
+        national = NationalID.parse(who["patient_id"])
     except Invalid:
         return KEY_LOCAL
-    agrees = order["birth_date"] == national.birth_date.strftime("%Y%m%d") and order["sex"] == national.sex
+    agrees = who["birth_date"] == national.birth_date.strftime("%Y%m%d") and who["sex"] == national.sex
     return KEY_NATIONAL if agrees else KEY_LOCAL
+
+
+def stated(row: Row) -> Row:
+    """A row of `patients` as it is shown: what a hospital stated (ADT) goes before what images say, which stays as it
+    was when they were made. The number is that of the images, if there are any.
+    """
+    if not row.get("stated"):
+        return row
+    told = {n: row[f"stated_{n}"] or row[n] for n in ("birth_date", "sex")}
+    number = {} if row["patient_id"] else {"patient_id": row["stated_id"], "issuer": row["stated_issuer"]}
+    shown = {**row, **told, **number, "patient_name": row["stated_name"]}
+    return shown | {"basis": row["basis"] or _basis(shown)}

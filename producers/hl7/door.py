@@ -9,8 +9,10 @@ from infra import hl7_senders
 from infra.hl7_door import Hl7Door
 from producers.hl7.answered import Answered
 from producers.hl7.incoming import Take
+from producers.hl7.orders import OrdersIn
 from producers.hl7.receiver import Receiver
 from producers.hl7.results import Results
+from producers.hl7.stated import JOINS, PARTS, STATES, PatientsIn
 from producers.hl7.waiting import Queue
 from producers.report_door import duty_of
 
@@ -27,7 +29,20 @@ def register(door: Hl7Door) -> None:
         queue=Queue(door.state),
         zone=ZoneInfo(settings.time_zone),
     )
-    takes: dict[str, Take] = {"ORU^R01": results.take}
+    zone = ZoneInfo(settings.time_zone)
+    orders = OrdersIn(
+        door.objects, door.chain, bucket=settings.bucket_documents, zone=zone, zone_name=settings.time_zone
+    )
+    takes: dict[str, Take] = {"ORU^R01": results.take, "ORM^O01": orders.take, "OMI^O23": orders.take}
+    if settings.patient_secret:
+        patients = PatientsIn(
+            door.objects,
+            door.chain,
+            bucket=settings.bucket_documents,
+            secret=bytes.fromhex(settings.patient_secret),
+        )
+        takes |= dict.fromkeys(STATES, patients.state)
+        takes |= dict.fromkeys(JOINS, patients.join) | dict.fromkeys(PARTS, patients.part)
     receiver = Receiver(
         objects=door.objects,
         bucket=settings.bucket_documents,

@@ -6,7 +6,7 @@ contradict it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from producers.hl7 import values
@@ -41,10 +41,23 @@ class Person:
             return self.national, NATIONAL_ISSUER
         return (self.locals[0], "") if self.locals else ("", "")
 
+    def described_by(self, person: Person) -> Person:
+        """The same numbers, with what another says of birth date and sex."""
+        return replace(self, birth_date=person.birth_date, sex=person.sex)
+
 
 def patient(message: Message) -> Person:
     """Whom PID names."""
-    pid = message.first("PID")
+    return _person(message.first("PID"))
+
+
+def other(message: Message) -> Person:
+    """Whom the second PID names, where a message has two (A24, A37)."""
+    found = [s for s in message.segments if s.name == "PID"]
+    return _person(found[1]) if len(found) > 1 else Person()
+
+
+def _person(pid: Segment) -> Person:
     national, locals = _numbers(pid, (3, 2, 4), extra=pid.text(19))
     born, sex = values.day(pid.text(7)), _SEXES.get(pid.text(8).upper(), "")
     if national and not (born and sex):

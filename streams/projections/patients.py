@@ -9,10 +9,12 @@ from schemas.events import (
     PatientKeptApart,
     PatientLinked,
     PatientSeen,
+    PatientStated,
     PatientUnlinked,
     TreatingEnded,
     TreatingStated,
 )
+from schemas.stated import Stated
 from schemas.tables import Upsert, Write
 from streams.facts import Fact
 from streams.pack_rows import StudyPart
@@ -44,6 +46,21 @@ def seen(fact: Fact, event: PatientSeen, person: StudyPart) -> list[Write]:
         columns = {"proposal": event.proposal, "site": event.site}
         writes.append(Upsert("identity_proposals", key, columns, fact.offset))
     return writes
+
+
+def stated(fact: Fact, event: PatientStated, person: Stated) -> list[Write]:
+    """What a hospital says stands beside what images say, which may be older: whoever shows the patient prefers it."""
+    columns = {
+        "stated_name": person.name,
+        "stated_id": person.number,
+        "stated_issuer": person.issuer,
+        "stated_birth_date": person.birth_date,
+        "stated_sex": person.sex,
+        "stated_phone": person.phone,
+        "stated_by": event.stated_by,
+        "stated": event.recorded,
+    }
+    return [Upsert("patients", {"patient_key": event.patient_key}, columns, fact.offset)]
 
 
 REPLACES, REPLACED_BY, APART = "replaces", "replaced-by", "apart"

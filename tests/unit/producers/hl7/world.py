@@ -16,8 +16,10 @@ from infra.memory import MemoryLog, MemoryObjects, MemoryTables
 from infra.mllp import Peer
 from producers.critical import Duty
 from producers.hl7.answered import Answered
+from producers.hl7.orders import OrdersIn
 from producers.hl7.receiver import Receiver
 from producers.hl7.results import Results
+from producers.hl7.stated import JOINS, PARTS, STATES, PatientsIn
 from producers.hl7.waiting import Queue
 from schemas.envelope import decode
 from schemas.events import Event
@@ -25,6 +27,7 @@ from schemas.hl7 import Segment, parse
 from schemas.known_study import KnownStudy
 from schemas.tables import STATE_KEYSPACE
 
+SECRET = b"secret of patient keys"
 BUCKET = "sijil-documents"
 HERE = Peer("127.0.0.1")
 SENDERS = (Sender("H1", "127.0.0.0/8", site="SITE1"), Sender("*", "10.0.0.0/8"))
@@ -67,6 +70,10 @@ class World:
             queue=self.queue,
             zone=ZoneInfo("Africa/Cairo"),
         )
+        orders = OrdersIn(
+            self.objects, self.chain, bucket=BUCKET, zone=ZoneInfo("Africa/Cairo"), zone_name="Africa/Cairo"
+        )
+        patients = PatientsIn(self.objects, self.chain, bucket=BUCKET, secret=SECRET)
         self.receiver = Receiver(
             objects=self.objects,
             bucket=BUCKET,
@@ -74,7 +81,14 @@ class World:
             processing="P",
             senders=partial(hl7_senders.read, self.state),
             answered=Answered(self.state),
-            takes={"ORU^R01": self.results.take},
+            takes={
+                "ORU^R01": self.results.take,
+                "ORM^O01": orders.take,
+                "OMI^O23": orders.take,
+                **dict.fromkeys(STATES, patients.state),
+                **dict.fromkeys(JOINS, patients.join),
+                **dict.fromkeys(PARTS, patients.part),
+            },
         )
 
     async def set_senders(self) -> None:
