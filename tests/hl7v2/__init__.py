@@ -1,0 +1,1 @@
+"""HAPI HL7 v2, an independent sender."""
