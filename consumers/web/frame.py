@@ -283,7 +283,8 @@ def _person(view: View) -> Person | None:
     if caller is None:
         return None
     state = view.request.scope.get("state", {})
-    name = state.get("name") or caller.actor.partition(":")[2]
+    # A patient who came by a link has no name here but a pseudonym, which says nothing to them
+    name = state.get("name") or ("" if caller.role is Role.PATIENT else caller.actor.partition(":")[2])
     return Person(name, caller.role, tuple(sorted(caller.sites)), _logout(state))
 
 
