@@ -15,6 +15,7 @@ from consumers.web.routes import (
     deliveries,
     emergency,
     home,
+    invitations,
     links,
     login,
     officer,
@@ -43,6 +44,7 @@ def register(app: FastAPI, door: HttpDoor) -> None:
         deliveries,
         officer,
         emergency,
+        invitations,
     )
     for pages in (*everyone, *of_the_staff):
         pages.add(frame)

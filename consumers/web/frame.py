@@ -302,6 +302,7 @@ NOTICES: Mapping[str, str] = {
     "signed": "good",
     "preliminary": "good",
     "released": "good",
+    "revoked": "good",
 }
 
 

@@ -44,6 +44,8 @@ def _top(view: View, who: dict[str, Any], tab: str) -> dict[str, Any]:
         tabs.append(("studies", f"/web/patients/{key}", text("studies")))
     if view.may(Permission.ACCESS_READ_OWN):
         tabs.append(("accesses", f"/web/patients/{key}/accesses", text("tab.accesses")))
+    if view.may(Permission.PATIENT_INVITE):
+        tabs.append(("links", f"/web/patients/{key}/links", text("links")))
     shown = {
         "name": show.person_text(who["patient_name"] or "", view.language.code),
         "patient_id": who["patient_id"],

@@ -309,6 +309,28 @@ def test_the_way_of_a_patient_by_pages(archive: MemoryArchive) -> None:
     run(archive, act)
 
 
+def test_staff_send_a_link_by_a_page_and_take_it_back(archive: MemoryArchive) -> None:
+    async def act(hand: Hand) -> None:
+        hand.who[0] = CLERK
+        path = f"/web/patients/{KEY}/links"
+        empty = await hand.client.get(f"{path}?lang=en")
+        assert "No link has been given" in empty.text
+        csrf = csrf_of(empty.text)
+        assert (await hand.client.post(path, data={"csrf": csrf, "phone": "12"})).status_code == 422
+        assert (await hand.client.post(path, data={"phone": PHONE})).status_code == 403, "a form of another's session"
+        given = await hand.client.post(path, data={"csrf": csrf, "phone": PHONE})
+        assert re.search(r"/p/[\w-]{40,}", given.text)
+        id = re.search(r'name="revoke" value="([^"]+)"', given.text)
+        assert id
+        back = await hand.client.post(path, data={"csrf": csrf, "revoke": id[1]})
+        assert (back.status_code, back.headers["location"]) == (303, f"{path}?notice=revoked")
+        assert "taken back" in (await hand.client.get(f"{path}?lang=en")).text
+
+    run(archive, act)
+    (file,) = (archive.settings.home / "outbox" / "sms").iterdir()
+    assert "/p/" in file.read_text(encoding="utf-8")
+
+
 def test_a_report_that_nobody_signed_is_not_shown_to_the_patient(archive: MemoryArchive) -> None:
     row = {"report_id": REPORT, "version": 2, "study_uid": STUDY}
     digest = asyncio.run(archive.tables.select(_reports()))[0]

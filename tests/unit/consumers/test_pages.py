@@ -55,6 +55,7 @@ PAGES = (
     "/web/accesses?list=actor",
     f"/web/accesses?list=study&study={STUDY}",
     f"/web/accesses?list=patient&patient={KEY}",
+    f"/web/patients/{KEY}/links",
     f"/verify/{REPORT}/1/{MARK}",
     f"/verify/{REPORT}/1/0123456789abcdef",
 )
