@@ -12,6 +12,7 @@ from consumers.web.routes import (
     administrator,
     arrivals,
     correcting,
+    criticals,
     deliveries,
     emergency,
     home,
@@ -24,6 +25,7 @@ from consumers.web.routes import (
     reading,
     staff,
     studies,
+    times,
     verify,
 )
 from infra.http_door import HttpDoor
@@ -42,6 +44,8 @@ def register(app: FastAPI, door: HttpDoor) -> None:
         administrator,
         staff,
         deliveries,
+        criticals,
+        times,
         officer,
         emergency,
         invitations,
