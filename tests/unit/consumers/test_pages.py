@@ -220,14 +220,17 @@ def test_who_is_not_logged_in_is_led_to_it_and_back(archive: MemoryArchive) -> N
     ("role", "allowed"),
     [
         (Role.TECHNICIAN, {"arrivals", "studies", "corrections"}),
-        (Role.DOCTOR, {"studies"}),
+        (Role.DOCTOR, {"studies", "criticals"}),
         (Role.PATIENT, {"own"}),
         (
             Role.ADMINISTRATOR,
-            {"arrivals", "studies", "conflicts", "proposals", "rejected", "corrections", "people", "peers"},
+            {
+                *("arrivals", "studies", "criticals", "times", "conflicts", "proposals", "rejected", "corrections"),
+                *("people", "deliveries", "peers"),
+            },
         ),
         (Role.OFFICER, {"accesses", "corrections", "people", "peers"}),
-        (Role.OPERATOR, set()),
+        (Role.OPERATOR, {"deliveries"}),
     ],
 )
 def test_the_menu_has_what_a_role_may(archive: MemoryArchive, role: Role, allowed: set[str]) -> None:
