@@ -1,7 +1,4 @@
-"""The health record of the tests: HAPI's JPA server as a process that can be killed and started again.
-
-`python -m tests.ehr.server` fetches its jars (Maven) and compiles it; `make test` does so beside other work.
-"""
+"""The health record of the tests: HAPI's JPA server as a process that can be killed and started again."""
 
 from __future__ import annotations
 
@@ -16,31 +13,25 @@ from typing import Any
 
 import httpx
 
+from tests.jars import jars
+
 HERE = Path(__file__).parent
-TOOLS = Path(__file__).resolve().parents[2] / ".tools" / "ehr"
 FHIR = "application/fhir+json"
 
 
-def installed() -> Path:
-    """Where the jars and the class are; fetched and compiled where they are not."""
-    TOOLS.mkdir(parents=True, exist_ok=True)
-    source = HERE / "EhrServer.java"
-    with (TOOLS / "lock").open("w") as lock:
+def classpath() -> str:
+    """Of the server: the jars, fetched where they are not, and the class, compiled where it is not."""
+    lib, source = jars(HERE / "pom.xml"), HERE / "EhrServer.java"
+    classes = lib.with_name("ehr-classes")
+    with lib.with_name("ehr-classes.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        made = TOOLS / "classes" / "EhrServer.class"
-        if made.exists() and made.stat().st_mtime >= max(source.stat().st_mtime, (HERE / "pom.xml").stat().st_mtime):
-            return TOOLS
-        maven = ["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), "dependency:copy-dependencies"]
-        _run([*maven, f"-DoutputDirectory={TOOLS / 'lib'}", "-DincludeScope=runtime"])
-        (TOOLS / "classes").mkdir(exist_ok=True)
-        shutil.copy(HERE / "logback.xml", TOOLS / "classes")
-        _run(["javac", "-proc:none", "-d", str(TOOLS / "classes"), "-cp", f"{TOOLS}/lib/*", str(source)])
-    return TOOLS
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+        made = classes / "EhrServer.class"
+        if not made.exists() or made.stat().st_mtime < source.stat().st_mtime:
+            classes.mkdir(exist_ok=True)
+            shutil.copy(HERE / "logback.xml", classes)
+            command = ["javac", "-proc:none", "-d", str(classes), "-cp", f"{lib}/*", str(source)]
+            subprocess.run(command, check=True, timeout=120)
+    return f"{classes}:{lib}/*"
 
 
 class EhrServer:
@@ -56,15 +47,14 @@ class EhrServer:
 
     def start(self) -> None:
         """Start it; `ready` waits."""
-        home = installed()
         self._folder.mkdir(parents=True, exist_ok=True)
         java = ["java", "-Xmx640m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-        database = f"-Dehr.db=jdbc:h2:file:{self._folder}/ehr"
-        command = [*java, database, "-cp", f"{home}/classes:{home}/lib/*", "EhrServer", str(self.port), "validate"]
+        database = f"-Dehr.db=jdbc:h2:file:{self._folder}/ehr;WRITE_DELAY=0"
+        command = [*java, database, "-cp", classpath(), "EhrServer", str(self.port), "validate"]
         with (self._folder / "ehr.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "LC_ALL": "C.UTF-8"})
 
-    def ready(self, seconds: float = 120.0) -> EhrServer:
+    def ready(self, seconds: float = 200.0) -> EhrServer:
         """Wait until it answers."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -104,7 +94,3 @@ class EhrServer:
     def of(self, kind: str, national_id: str) -> list[dict[str, Any]]:
         """What is filed under somebody."""
         return self.find(f"{kind}?subject.identifier=urn:sijil:eg:national-id|{national_id}&_count=200")
-
-
-if __name__ == "__main__":
-    installed()

@@ -5,16 +5,14 @@ The steps of a filing:
 2. where the record has it under another patient, it is entered in error there, and that is forgotten here
 3. that it is about to be filed under this patient is noted here
 4. study and report are filed in one transaction
+One delivery of a study goes on at a time: two would create it twice, or file it under two patients.
 A crash repeats the steps, and each changes nothing the second time: also what was filed between 3 and 4 under a patient
 who is the wrong one meanwhile is found and taken back.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from consumers.delivery.destination import Around, Destination
 from consumers.delivery.dossier import Dossiers, Report, Study, row_of
@@ -23,6 +21,7 @@ from consumers.delivery.ehr.bundle import Subject
 from consumers.delivery.ehr.client import FhirClient, Unsuitable
 from consumers.delivery.ehr.filed import Filed, Filing
 from consumers.delivery.entry import REPORT, STUDY, Delivered, Entry, NotNeeded, Outcome, Refused, Waiting
+from consumers.delivery.turns import Turns
 from infra import faults
 from infra.ports import Tables
 from schemas.events import (
@@ -64,7 +63,7 @@ class Ehr:
         """`system`: what the record calls the national ID. `create`: whether patients may be created there."""
         self._client, self._dossiers, self._system, self._create = client, dossiers, system, create
         self._filing = Filing(state, self.name)
-        self._turns: dict[str, _Turn] = {}
+        self._turns = Turns()
 
     def subjects(self, event: Event) -> Sequence[str]:
         if isinstance(event, ReportIssued):
@@ -73,10 +72,10 @@ class Ehr:
 
     async def deliver(self, entry: Entry) -> Outcome:
         if isinstance(entry.event, ReportIssued):
-            async with self._alone(entry.event.study_uids):
+            async with self._turns.of(entry.event.study_uids):
                 return await self._report(entry, entry.event)
         uid = entry.subject.removeprefix(STUDY)
-        async with self._alone((uid,)):
+        async with self._turns.of((uid,)):
             return await self._study(entry, uid)
 
     async def close(self) -> None:
@@ -211,31 +210,3 @@ class Ehr:
                 case _:
                     return Waiting("patient-ambiguous")
         return None
-
-    @asynccontextmanager
-    async def _alone(self, study_uids: Sequence[str]) -> AsyncIterator[None]:
-        """One delivery of a study at a time: two would create it twice, or file it under two patients."""
-        async with AsyncExitStack() as held:
-            for uid in sorted(set(study_uids)):
-                await held.enter_async_context(self._lock(uid))
-            yield
-
-    @asynccontextmanager
-    async def _lock(self, uid: str) -> AsyncIterator[None]:
-        turn = self._turns.setdefault(uid, _Turn())
-        turn.wanted += 1
-        try:
-            async with turn.lock:
-                yield
-        finally:
-            turn.wanted -= 1
-            if not turn.wanted:
-                del self._turns[uid]
-
-
-@dataclass
-class _Turn:
-    """Whose turn it is at a study."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    wanted: int = 0
