@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from zlib import crc32
 
 from rapidfuzz import fuzz
 from rapidfuzz.distance import DamerauLevenshtein
@@ -19,6 +20,8 @@ from schemas.names import fold_tokens
 
 PROPOSED_FROM = 80
 """Below it two files are not shown to anybody."""
+SHARDS = 16
+"""Partitions of the proposals."""
 NAME_FROM = 75
 WORDS_LEAST = 2
 NAME, BORN, PHONE = "name", "birth-date", "phone"
@@ -43,6 +46,11 @@ class Likeness:
 
     score: int
     why: tuple[str, ...]
+
+
+def shard_of(one: str, other: str) -> int:
+    """Which part of the proposals a pair of patient keys is in; `one` is the lesser."""
+    return crc32(f"{one} {other}".encode()) % SHARDS
 
 
 def likeness(one: Person, other: Person) -> Likeness | None:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from zlib import crc32
 
 from infra.ports import Row, Select, Tables
-from schemas.likeness import Person, likeness
+from schemas.likeness import Person, likeness, shard_of
 from schemas.tables import Upsert, Write
 
-SHARDS = 16
 LISTS: Mapping[str, tuple[str, str]] = {
     "patients_by_birth_date": ("birth_date", "birth-date"),
     "patients_by_phone": ("phone", "phone"),
@@ -77,11 +75,6 @@ def proposals(seen: Upsert, listed: Sequence[Row]) -> list[Write]:
         columns = {"score": alike.score, "why": list(alike.why)}
         found.append((-alike.score, other, Upsert("link_proposals", where, columns, timestamp)))
     return [write for _, _, write in sorted(found, key=lambda f: f[:2])[:ALIKE_MAX]]
-
-
-def shard_of(one: str, other: str) -> int:
-    """Which part of the proposals a pair is in."""
-    return crc32(f"{one} {other}".encode()) % SHARDS
 
 
 def _person(columns: Mapping[str, Any], key: Mapping[str, Any]) -> Person:

@@ -39,6 +39,7 @@ from consumers.api.routes import (
     fhir_reports,
     fhir_studies,
     invitations,
+    linking,
     orders,
     papers,
     people,
@@ -47,6 +48,7 @@ from consumers.api.routes import (
     rendered,
     retrieve,
     search,
+    timeline,
     times,
 )
 from consumers.api.slips import SlipPins
@@ -129,6 +131,8 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     fhir_studies.add(app, guard, room)
     fhir_reports.add(guard, room)
     fhir_orders.add(guard, room)
+    timeline.add(guard, room)
+    linking.add(guard, room)
     messenger = messages.messenger(settings)
     links = Invitations(
         settings, lambda: views.tables, audit, messenger, SlipPins(door.objects, settings.bucket_documents)

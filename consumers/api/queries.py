@@ -267,6 +267,16 @@ def orders_of_patient(patient_key: str, limit: int) -> Select:
     return Select("orders_by_patient", {"patient_key": patient_key}, limit=limit)
 
 
+def delivered_of_study(study_uid: str) -> Select:
+    """Which destinations were told of a study."""
+    return Select("deliveries_by_study", {"study_uid": study_uid})
+
+
+def delivered_of_report(report_id: str) -> Select:
+    """Which destinations have which version of a report, the newest version first."""
+    return Select("deliveries_by_report", {"report_id": report_id})
+
+
 def orders_of_accession(site: str, accession: str) -> Select:
     """Orders under a site's accession number."""
     return Select("orders_by_accession", {"site": site, "accession": accession})

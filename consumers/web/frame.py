@@ -133,6 +133,10 @@ class View:
         """Send JSON to the API. Raises Refused."""
         return (await self.frame.inner.post(self.request, path, document)).json()
 
+    async def delete(self, path: str) -> Any:
+        """Take something back at the API. Raises Refused."""
+        return (await self.frame.inner.post(self.request, path, {}, method="DELETE")).json()
+
     async def put(self, path: str, document: object) -> Any:
         """The same with PUT."""
         return (await self.frame.inner.post(self.request, path, document, method="PUT")).json()

@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from consumers.web.frame import Frame, View
 from consumers.web.inner import Refused
+from consumers.web.routes import identities
 from consumers.web.routes.arrivals import refusal_todo
 from infra import clock
 from schemas.caller import ALL_SITES
@@ -61,7 +62,7 @@ async def resolve(view: View) -> Response:
 async def proposals(view: View) -> Response:
     """Studies whose patient a person should look at."""
     rows = (await view.get("/proposals"))["proposals"]
-    return view.render("proposals.html", rows=rows)
+    return view.render("proposals.html", rows=rows, tabs=identities.tabs(view), tab="studies")
 
 
 async def rejected(view: View) -> Response:

@@ -16,10 +16,19 @@ from starlette.types import Scope
 from consumers.web import app as web
 from consumers.web.assets import Assets
 from infra import clock
-from producers import corrections
+from producers import corrections, links
 from schemas.caller import Caller
-from schemas.events import AccessGranted, ConflictResolved, StudyCorrected, StudyReassigned, StudyRejected
+from schemas.events import (
+    AccessGranted,
+    ConflictResolved,
+    PatientLinked,
+    PatientUnlinked,
+    StudyCorrected,
+    StudyReassigned,
+    StudyRejected,
+)
 from schemas.identity import patient_key
+from schemas.likeness import shard_of
 from schemas.roles import DEFAULT_PURPOSE, Role
 from schemas.tables import Upsert
 from tests.unit.consumers.archive import SECRET, MemoryArchive, part10
@@ -29,6 +38,7 @@ STUDY, OTHER = "1.2.3", "1.2.4"
 KEY = patient_key(SECRET, patient_id="P-77", issuer="LOCAL", birth_date="19800101", sex="F", study_uid=STUDY).value
 REPORT = "00000000-0000-4000-8000-000000000001"
 DOCUMENT = '{"resourceType":"DiagnosticReport","code":{"text":"CT"},"conclusion":"<b onclick=x>لا شيء</b>"}'.encode()
+PAIR = sorted((KEY, "k1:" + "z" * 43))
 MARK = hashlib.sha256(DOCUMENT).hexdigest()[:16]
 PAGES = (
     "/",
@@ -37,7 +47,11 @@ PAGES = (
     f"/web/studies/{STUDY}",
     f"/web/studies/{STUDY}/accesses",
     f"/web/patients/{KEY}",
+    f"/web/patients/{KEY}/timeline",
+    f"/web/patients/{KEY}/timeline?body_part=CHEST",
     f"/web/patients/{KEY}/accesses",
+    "/web/identities",
+    "/web/identities/decided",
     "/web/arrivals",
     "/web/conflicts",
     "/web/conflicts?state=resolved",
@@ -104,6 +118,12 @@ def archive() -> MemoryArchive:
             {"proposal": "national-id-mismatch", "site": "LOCAL"},
             1,
         ),
+        Upsert(
+            "link_proposals",
+            {"shard": shard_of(*PAIR), "patient_key": PAIR[0], "other_key": PAIR[1], "origin": "birth-date"},
+            {"score": 97, "why": ["name-alike", "birth-date"]},
+            1,
+        ),
     ]
     asyncio.run(archive.tables.apply(writes))
     return archive
@@ -116,7 +136,7 @@ def asked(
     session: str = "",
 ) -> httpx.Response:
     async def run() -> httpx.Response:
-        more = (web.register, corrections.register)
+        more = (web.register, corrections.register, links.register)
         async with archive.client(*more, authenticator=As(who, session)) as client:
             return await ask(client)
 
@@ -303,6 +323,31 @@ def test_a_conflict_is_decided_by_one_form(archive: MemoryArchive) -> None:
     }
     assert len({e.correction_id for e in events}) == 1, "a click too many is the same decision"
     assert "Decided" in get(archive, "/web/conflicts?notice=resolved&lang=en").text
+
+
+LIKE = "\u206897\u2069 of 100"
+"""A value within a sentence stands in isolates."""
+
+
+def test_two_files_are_joined_by_one_form_and_parted_by_another(archive: MemoryArchive) -> None:
+    page = get(archive, "/web/identities?lang=en")
+    fields = dict(re.findall('name="(id|one|other)" value="([^"]+)"', page.text))
+    assert sorted((fields["one"], fields["other"])) == PAIR
+    assert LIKE in page.text
+    for _ in range(2):
+        assert post(archive, "/web/identities", {**fields, "what": "join"}).status_code == 303
+    assert {e.link_id for e in archive.journal.events(PatientLinked)} == {fields["id"]}
+    archive.told(archive.journal.events(PatientLinked)[0])
+    assert LIKE not in get(archive, "/web/identities?lang=en").text
+    assert "Files that people joined" in get(archive, f"/web/patients/{KEY}/timeline?lang=en").text
+    decided = get(archive, "/web/identities/decided?lang=en").text
+    assert 'value="undo-linked"' in decided
+    answer = post(archive, "/web/identities", {"one": fields["one"], "other": fields["other"], "what": "undo-linked"})
+    assert answer.headers["location"] == "/web/identities/decided?notice=saved"
+    archive.told(archive.journal.events(PatientUnlinked)[0])
+    assert LIKE in get(archive, "/web/identities?lang=en").text
+    assert "undo-linked" not in get(archive, "/web/identities/decided?lang=en").text
+    assert post(archive, "/web/identities", {**fields, "what": "join"}, caller(Role.TECHNICIAN)).status_code == 403
 
 
 def test_a_form_of_another_session_is_refused(archive: MemoryArchive) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 from infra.memory import MemoryTables
 from infra.ports import Select
+from schemas.likeness import SHARDS
 from schemas.tables import Upsert
-from streams.alike import SHARDS, Alike
+from streams.alike import Alike
 from tests.unit.streams.samples import run
 
 A, B, C = ("k1:" + c * 43 for c in "abc")
