@@ -83,6 +83,8 @@ class Permission(StrEnum):
     ORDER_WRITE = "order.write"
     METRICS_READ = "metrics.read"
     DEAD_LETTERS_READ = "dead-letters.read"
+    RESULT_READ = "results.read"
+    RESULT_WRITE = "results.write"
     DELIVERY_READ = "delivery.read"
     DELIVERY_WRITE = "delivery.write"
     SELF_READ = "self.read"
@@ -121,6 +123,8 @@ PERMISSIONS: Mapping[Permission, str] = {
     Permission.ORDER_WRITE: "place and change orders",
     Permission.METRICS_READ: "figures of the machines",
     Permission.DEAD_LETTERS_READ: "events that could not be processed",
+    Permission.RESULT_READ: "results that wait for their study",
+    Permission.RESULT_WRITE: "say which study they are of",
     Permission.DELIVERY_READ: "what destinations have not got yet",
     Permission.DELIVERY_WRITE: "deliver again",
     Permission.SELF_READ: "who one is here",
@@ -246,6 +250,8 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.AE_READ: _S.WHOLE,
         _P.AE_WRITE: _S.WHOLE,
         _P.PATIENT_INVITE: _S.WHOLE,
+        _P.RESULT_READ: _S.WHOLE,
+        _P.RESULT_WRITE: _S.WHOLE,
         _P.DELIVERY_READ: _S.WHOLE,
         _P.DELIVERY_WRITE: _S.WHOLE,
     },

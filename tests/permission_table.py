@@ -49,6 +49,7 @@ class Target:
             "ae_title": "NOBODY",
             "invitation": "019550b8-2400-7000-8000-000000000001",
             "destination": "ehr",
+            "waiting": "019550b8-2400-7000-8000-000000000001",
         }
         unknown = set(re.findall(r"{(\w+)(?::\w+)?}", path)) - set(parts)
         assert not unknown, f"{path} has a part that the permission test does not know: {unknown}"

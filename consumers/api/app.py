@@ -50,6 +50,7 @@ from consumers.api.routes import (
     search,
     timeline,
     times,
+    waiting,
 )
 from consumers.api.slips import SlipPins
 from consumers.api.standing import Standing
@@ -122,6 +123,7 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     administration.add(app, guard, room)
     people.add(app, room)
     deliveries.add(app, room)
+    waiting.add(app, guard, room)
     orders.add(guard, room)
     written = Drafts(lambda: views.tables)
     drafts.add(app, guard, room, written)

@@ -28,6 +28,7 @@ from consumers.web.routes import (
     studies,
     times,
     verify,
+    waiting,
 )
 from infra.http_door import HttpDoor
 
@@ -45,6 +46,7 @@ def register(app: FastAPI, door: HttpDoor) -> None:
         administrator,
         identities,
         staff,
+        waiting,
         deliveries,
         criticals,
         times,

@@ -75,6 +75,7 @@ MENU: tuple[Entry, ...] = (
     Entry("corrections", "/web/corrections", Permission.CORRECTIONS_READ),
     Entry("accesses", "/web/accesses", Permission.ACCESS_READ_ANY),
     Entry("people", "/web/people", Permission.PEOPLE_READ),
+    Entry("results-waiting", "/web/results-waiting", Permission.RESULT_READ),
     Entry("deliveries", "/web/deliveries", Permission.DELIVERY_READ),
     Entry("peers", "/web/peers", Permission.AE_READ),
 )

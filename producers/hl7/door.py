@@ -7,13 +7,13 @@ from zoneinfo import ZoneInfo
 
 from infra import hl7_senders
 from infra.hl7_door import Hl7Door
+from infra.results_waiting import Queue
 from producers.hl7.answered import Answered
 from producers.hl7.incoming import Take
 from producers.hl7.orders import OrdersIn
 from producers.hl7.receiver import Receiver
 from producers.hl7.results import Results
 from producers.hl7.stated import JOINS, PARTS, STATES, PatientsIn
-from producers.hl7.waiting import Queue
 from producers.report_door import duty_of
 
 

@@ -19,6 +19,7 @@ from infra import clock, faults, telemetry
 from infra.chain import Publishes
 from infra.known_studies import KnownStudies
 from infra.ports import Objects
+from infra.results_waiting import Queue, Waiting
 from producers.critical import Duty
 from producers.hl7.charset import decode
 from producers.hl7.incoming import Acknowledging, Incoming
@@ -26,7 +27,6 @@ from producers.hl7.matching import Found, Waits, match
 from producers.hl7.person import Person, patient
 from producers.hl7.result import INSTEAD, Result, results
 from producers.hl7.result_document import document, report_id_of
-from producers.hl7.waiting import Queue, Waiting
 from producers.reports import Conflict, Reports, Told, Writer
 from schemas.errors import Defect, Invalid, SijilError, Transient
 from schemas.hl7 import parse

@@ -64,6 +64,7 @@ PAGES = (
     "/web/times?by=hour&interval=final-read",
     "/web/people",
     "/web/people?site=CAI-1",
+    "/web/results-waiting",
     "/web/deliveries",
     "/web/peers",
     f"/web/studies/{STUDY}/correct",
@@ -245,8 +246,13 @@ def test_who_is_not_logged_in_is_led_to_it_and_back(archive: MemoryArchive) -> N
         (
             Role.ADMINISTRATOR,
             {
+<<<<<<< HEAD
                 *("arrivals", "studies", "criticals", "times", "conflicts", "proposals", "rejected", "corrections"),
                 *("people", "deliveries", "peers"),
+=======
+                *("arrivals", "studies", "conflicts", "proposals", "rejected", "corrections", "people", "peers"),
+                *("deliveries", "results-waiting"),
+>>>>>>> bf01a62 (feat(results): what waits is listed and decided: GET and POST /results-waiting, and a page)
             },
         ),
         (Role.OFFICER, {"accesses", "corrections", "people", "peers"}),
@@ -255,7 +261,7 @@ def test_who_is_not_logged_in_is_led_to_it_and_back(archive: MemoryArchive) -> N
 )
 def test_the_menu_has_what_a_role_may(archive: MemoryArchive, role: Role, allowed: set[str]) -> None:
     answer = get(archive, "/?lang=en", caller(role))
-    assert set(re.findall(r'<li><a href="/web/([a-z]+)"', answer.text)) == allowed
+    assert set(re.findall(r'<li><a href="/web/([a-z-]+)"', answer.text)) == allowed
 
 
 def test_a_refusal_is_a_page_that_says_what_to_do(archive: MemoryArchive) -> None:

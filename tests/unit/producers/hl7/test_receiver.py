@@ -10,8 +10,8 @@ import pytest
 
 from infra import clock
 from infra.mllp import Peer
+from infra.results_waiting import Waiting
 from producers.hl7 import receiver
-from producers.hl7.waiting import Waiting
 from schemas.events import ReportIssued
 from tests.unit.producers.hl7.samples import oru, patient
 from tests.unit.producers.hl7.world import BUCKET, World

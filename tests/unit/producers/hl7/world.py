@@ -14,13 +14,13 @@ from infra.hl7_senders import Sender
 from infra.known_studies import KnownStudies
 from infra.memory import MemoryLog, MemoryObjects, MemoryTables
 from infra.mllp import Peer
+from infra.results_waiting import Queue
 from producers.critical import Duty
 from producers.hl7.answered import Answered
 from producers.hl7.orders import OrdersIn
 from producers.hl7.receiver import Receiver
 from producers.hl7.results import Results
 from producers.hl7.stated import JOINS, PARTS, STATES, PatientsIn
-from producers.hl7.waiting import Queue
 from schemas.envelope import decode
 from schemas.events import Event
 from schemas.hl7 import Segment, parse
