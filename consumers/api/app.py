@@ -38,6 +38,7 @@ from consumers.api.routes import (
     fhir_patients,
     fhir_reports,
     fhir_studies,
+    inbox,
     invitations,
     linking,
     orders,
@@ -128,6 +129,7 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     written = Drafts(lambda: views.tables)
     drafts.add(app, guard, room, written)
     reading.add(guard, room, written)
+    inbox.add(guard, room)
     fhir_metadata.add(app, door, room)
     fhir_patients.add(guard, room)
     fhir_studies.add(app, guard, room)

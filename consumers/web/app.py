@@ -17,6 +17,7 @@ from consumers.web.routes import (
     emergency,
     home,
     identities,
+    inbox,
     invitations,
     links,
     login,
@@ -38,6 +39,7 @@ def register(app: FastAPI, door: HttpDoor) -> None:
     frame = Frame(app, door.settings)
     everyone = (home, links, own, verify)
     of_the_staff = (
+        inbox,
         reading,
         arrivals,
         studies,

@@ -59,6 +59,7 @@ class Entry(NamedTuple):
 
 MENU: tuple[Entry, ...] = (
     Entry("own", "/web/own", Permission.PATIENT_FILE, frozenset({Role.PATIENT})),
+    Entry("inbox", "/web/inbox", Permission.REPORT_READ, frozenset({Role.DOCTOR, Role.LOCAL})),
     Entry("reading", "/web/reading", Permission.REPORT_DRAFT),
     Entry("arrivals", "/web/arrivals", Permission.QUARANTINE_READ),
     Entry("studies", "/web/studies", Permission.STUDY_SEARCH, frozenset(Role) - {Role.PATIENT}),
@@ -311,11 +312,11 @@ NOTICES: Mapping[str, str] = {
     "failed": "bad",
     "opened": "warn",
     "saved": "good",
-    "read-back": "good",
     "signed": "good",
     "preliminary": "good",
     "released": "good",
     "revoked": "good",
+    "read-back": "good",
 }
 
 

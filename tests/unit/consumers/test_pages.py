@@ -241,18 +241,13 @@ def test_who_is_not_logged_in_is_led_to_it_and_back(archive: MemoryArchive) -> N
     ("role", "allowed"),
     [
         (Role.TECHNICIAN, {"arrivals", "studies", "corrections"}),
-        (Role.DOCTOR, {"studies", "criticals"}),
+        (Role.DOCTOR, {"inbox", "studies", "criticals"}),
         (Role.PATIENT, {"own"}),
         (
             Role.ADMINISTRATOR,
             {
-<<<<<<< HEAD
                 *("arrivals", "studies", "criticals", "times", "conflicts", "proposals", "rejected", "corrections"),
-                *("people", "deliveries", "peers"),
-=======
-                *("arrivals", "studies", "conflicts", "proposals", "rejected", "corrections", "people", "peers"),
-                *("deliveries", "results-waiting"),
->>>>>>> bf01a62 (feat(results): what waits is listed and decided: GET and POST /results-waiting, and a page)
+                *("people", "deliveries", "peers", "results-waiting"),
             },
         ),
         (Role.OFFICER, {"accesses", "corrections", "people", "peers"}),
