@@ -1,5 +1,7 @@
-"""The whole table of permissions on the running API: every role with a token of its own, at every operation that the
-API's OpenAPI document names, about what is theirs and what is another's.
+"""The table of permissions on the running API: every role with a token of its own, at every operation that the API's
+OpenAPI document names, about what is theirs, and about what is another's wherever that is another answer.
+
+`tests/unit/consumers/test_permission_table.py` walks the whole table in memory.
 """
 
 from __future__ import annotations
@@ -94,6 +96,8 @@ def test_the_table_holds_on_the_running_api(archive: Archive, whole: LocalStack,
     seen: Counter[str] = Counter()
     with httpx.Client(base_url=archive.base, timeout=60) as client:
         for case in cases(document, frozenset(OPEN), own, other):
+            if not case.own and case.reason != "scope":
+                continue  # what a role may do to nobody's things, and to anybody's, the first half says
             kind = {"Content-Type": "application/fhir+json"} if case.body is not None else {}
             answer = client.request(case.method, case.path, json=case.body, headers={**kind, **tokens[case.role]})
             reason = _reason(answer)
@@ -104,9 +108,9 @@ def test_the_table_holds_on_the_running_api(archive: Archive, whole: LocalStack,
                 wrong.append(f"{case.role} {case.method} {case.path}: refused, and not recorded")
             seen[case.reason or "let in"] += 1
     assert not wrong, "\n".join(wrong)
-    assert seen["let in"] > 200
-    assert seen["scope"] > 50
-    assert seen["role"] > 400
+    assert seen["let in"] > 300
+    assert seen["scope"] > 100
+    assert seen["role"] > 600
 
 
 def _reason(answer: httpx.Response) -> str:
