@@ -30,6 +30,11 @@ MARK_LEADING_ZERO = "uid-leading-zero"
 """Mark of a UID with a component that starts with 0: forbidden by PS3.5 §9.1, found in the field, stored as it came."""
 
 
+def uid_stem(uid: str) -> str:
+    """A UID without its last three characters, `.` if it has no more: what those of a series mostly have in common."""
+    return uid[:-3] or "."
+
+
 def check_uid(value: str) -> tuple[str, ...]:
     """Marks of a UID that may be stored; raises Invalid (`uid-missing`, `uid-invalid`) for one that may not.
 

@@ -317,9 +317,11 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "instances_by_uid",
-        {"sop_uid": "text", "study_uid": "text", "series_uid": "text", "sop_class": "text"},
-        ("sop_uid",),
-        ("study_uid", "series_uid", "sop_class"),
+        # `stem`: the UID without its last three characters. The instances of a series mostly differ in these alone, so
+        # a pack writes a few partitions and not one for each; three of 11 characters are 1,331 endings at most.
+        {"stem": "text", "sop_uid": "text", "study_uid": "text", "series_uid": "text", "sop_class": "text"},
+        ("stem",),
+        ("sop_uid", "study_uid", "series_uid", "sop_class"),
         source="study.arrivals",
         about="Where an instance is of which only the UID is known, as in a storage commitment, and its SOP class.",
     ),

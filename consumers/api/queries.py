@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from infra.ports import Select
+from schemas.identity import uid_stem
 from schemas.names import PREFIX_LENGTH, TRIGRAM_LENGTH
 from schemas.tables import BY_NAME
 
@@ -160,7 +161,7 @@ def _below(study_uid: str, series_uid: str, sop_uid: str) -> dict[str, str]:
 
 def instance_by_uid(sop_uid: str) -> Select:
     """Studies, series and SOP classes under which an instance is kept."""
-    return Select("instances_by_uid", {"sop_uid": sop_uid})
+    return Select("instances_by_uid", {"stem": uid_stem(sop_uid), "sop_uid": sop_uid})
 
 
 def pack(pack_id: str) -> Select:

@@ -17,7 +17,7 @@ import msgspec
 from schemas.answers import study_answer
 from schemas.errors import Invalid
 from schemas.events import PackStored
-from schemas.identity import PatientKey, check_uid, patient_key
+from schemas.identity import PatientKey, check_uid, patient_key, uid_stem
 from schemas.names import PREFIX_LENGTH, name_tokens, shards_of, trigrams
 from schemas.pack import InstanceLine, Manifest
 from schemas.tables import Upsert, Write
@@ -160,7 +160,7 @@ def _instance(offset: int, pack_id: str, n: int, line: InstanceLine) -> Upsert:
 
 def _by_uid(offset: int, line: InstanceLine) -> Upsert:
     uids = {"study_uid": line.study_uid, "series_uid": line.series_uid, "sop_uid": line.sop_uid}
-    return Upsert("instances_by_uid", {**uids, "sop_class": line.sop_class}, {}, offset)
+    return Upsert("instances_by_uid", {"stem": uid_stem(line.sop_uid), **uids, "sop_class": line.sop_class}, {}, offset)
 
 
 def _text(raw: msgspec.Raw) -> str:
