@@ -29,6 +29,7 @@ from consumers.delivery.turns import Turns
 from infra import clock
 from infra.mllp import MllpClient
 from infra.ports import Row, Tables
+from infra.settings import SettingsError
 from schemas.errors import Invalid, Transient
 from schemas.events import Event, ReportIssued, StudyReassigned
 from schemas.identity import derived_id
@@ -38,14 +39,17 @@ NAME = "oru"
 
 
 def make(around: Around) -> Sequence[Destination]:
-    """The receiver that the settings name; none without SIJIL_ORU_HOST."""
+    """The receiver that the settings name; none without SIJIL_ORU_RECEIVER. Raises SettingsError."""
     settings = around.settings
-    if not settings.oru_host:
+    if not settings.oru_receiver:
         return ()
+    host, _, port = settings.oru_receiver.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise SettingsError("SIJIL_ORU_RECEIVER must be host:port")
     context: ssl.SSLContext | None = None
     if settings.oru_ca_file:
         context = ssl.create_default_context(cafile=settings.oru_ca_file)
-    client = MllpClient(settings.oru_host, settings.oru_port, tls=context, timeout_s=settings.oru_timeout_s)
+    client = MllpClient(host.strip("[]"), int(port), tls=context, timeout_s=settings.oru_timeout_s)
     return (Oru(client, Dossiers(settings, around.tables, around.objects), around.state()),)
 
 
