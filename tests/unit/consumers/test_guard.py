@@ -30,7 +30,18 @@ STAFF = {
     "/fhir/PractitionerRole",
     "/fhir/PractitionerRole/{person}",
 }
-OF_THE_DOOR = {"/metrics", "/me", "/ae", "/emergency", "/fhir/Endpoint", "/fhir/Endpoint/{endpoint}", *STAFF}
+DELIVERIES = {"/deliveries", "/deliveries/{destination}"}
+"""They hold ids and codes alone."""
+OF_THE_DOOR = {
+    "/metrics",
+    "/me",
+    "/ae",
+    "/emergency",
+    *DELIVERIES,
+    "/fhir/Endpoint",
+    "/fhir/Endpoint/{endpoint}",
+    *STAFF,
+}
 """What is not open and has no patient data: figures, who one is, the AE table, what an emergency states, staff."""
 PAGES = "consumers.web."
 """Their only source are the guarded routes (contract of import-linter: pages read through the API)."""
