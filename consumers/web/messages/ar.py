@@ -807,6 +807,8 @@ MESSAGES: Mapping[str, str] = {
     "reading.fault.changed.hint": "المكتوب هناك معروض بجانبك. ما تكمل به هنا يحل محله.",
     "reading.fault.version": "غيّر شخص آخر التقرير في هذه الأثناء",
     "reading.fault.version.hint": "نسخته معروضة بجانبك. قارن ثم وقّع مرة أخرى: تصبح نسختك هي التالية.",
+    "reading.fault.refused": "لا يمكن تغيير التقرير بهذه الطريقة",
+    "reading.fault.refused.hint": "التقرير الموقّع يغيّره طبيب أشعة، والملغى لا يُستكمل.",
     "reading.fault.empty": "لا يوجد ما يُوقَّع بعد",
     "reading.fault.empty.hint": "يحتاج التقرير إلى اسم الفحص وإلى النتائج أو الرأي.",
     "reading.saving": "جارٍ الحفظ…",

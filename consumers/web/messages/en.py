@@ -394,6 +394,8 @@ MESSAGES: Mapping[str, str] = {
     "reading.fault.changed.hint": "What stands there is shown beside. What you go on with here replaces it.",
     "reading.fault.version": "Somebody has changed the report meanwhile",
     "reading.fault.version.hint": "Their version stands beside. Compare and sign again: yours becomes the next one.",
+    "reading.fault.refused": "The report cannot be changed so",
+    "reading.fault.refused.hint": "A signed report is changed by a radiologist; a cancelled one is not continued.",
     "reading.fault.empty": "There is nothing to sign yet",
     "reading.fault.empty.hint": "A report needs the examination and findings or an impression.",
     "reading.saving": "Saving…",

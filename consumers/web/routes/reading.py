@@ -29,6 +29,8 @@ MODALITIES = ("CT", "CR", "DX", "MG", "MR", "NM", "PT", "RF", "US", "XA")
 DAYS = ("1", "3", "7", "14", "31")
 ORDERED = ("requester", "reason", "procedure_text", "referrer_name")
 """What is shown of an order."""
+REFUSED = frozenset({"report-version", "report-transition", "report-signature", "report-versions"})
+"""Why a report is not taken, as its door says it, where somebody can do something about it here."""
 BEGUN = frozenset({"registered", "partial", "preliminary"})
 OFFERED_MAX = 9
 """Templates with a key of their own: Alt+1 to Alt+9."""
@@ -206,9 +208,10 @@ class Editor:
         try:
             told = await self._issue(view, known, draft, kept["becomes"], status)
         except Refused as refused:
-            if refused.told.status not in (409, 412):
+            if refused.told.json().get("reason") not in REFUSED:
                 raise
-            return self._render(view, await self._known(view, uid), draft, save_id, fault="version")
+            fault = "version" if refused.told.status == 412 else "refused"
+            return self._render(view, await self._known(view, uid), draft, save_id, fault=fault)
         try:
             headers = {"If-Match": f'"{save_id}"'}
             await view.frame.inner.call(view.request, "DELETE", f"/studies/{uid}/draft", headers=headers)
@@ -289,7 +292,7 @@ class Editor:
         text = view.language.text
         return view.render(
             "reading_editor.html",
-            status=409 if fault in ("changed", "version") else 422 if fault else 200,
+            status=409 if fault in ("changed", "version", "refused") else 422 if fault else 200,
             **known,
             draft=draft,
             save_id=save_id,

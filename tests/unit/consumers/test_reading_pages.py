@@ -219,6 +219,18 @@ def test_who_changed_the_report_meanwhile_is_shown_first(archive: MemoryArchive)
     ]
 
 
+def test_a_resident_does_not_change_what_is_signed(archive: MemoryArchive) -> None:
+    asked(archive, lambda c: sign(c, WRITTEN))
+    told(archive)
+    report = archive.journal.events(ReportIssued)[0].report_id
+    change = {"report_id": report, "base_version": "1", "change": "amended"}
+    answer = asked(archive, lambda c: sign(c, WRITTEN, **change), person("trainee", Role.RESIDENT))
+    assert answer.status_code == 409, answer.text
+    assert len(archive.journal.events(ReportIssued)) == 1
+    kept = asked(archive, lambda c: c.get(f"/web/reading/{STUDY}"), person("trainee", Role.RESIDENT))
+    assert "سطر\nآخر" in kept.text, "what was written is not lost"
+
+
 def test_nothing_is_signed_empty_and_blanks_are_named(archive: MemoryArchive) -> None:
     async def work(client: httpx.AsyncClient) -> None:
         empty = await client.post(f"/web/reading/{STUDY}/check", data={"language": "en", "title": "CT"})
