@@ -32,11 +32,13 @@ STAFF = {
 }
 DELIVERIES = {"/deliveries", "/deliveries/{destination}"}
 """They hold ids and codes alone."""
+DECISIONS = {"/emergency", "/results-waiting/{waiting}", "/invitations", "/invitations/{invitation}"}
+"""They take something in."""
 OF_THE_DOOR = {
     "/metrics",
     "/me",
     "/ae",
-    "/emergency",
+    *DECISIONS,
     *DELIVERIES,
     "/fhir/Endpoint",
     "/fhir/Endpoint/{endpoint}",
