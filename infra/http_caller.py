@@ -266,6 +266,8 @@ def check_routes(app: FastAPI) -> None:
         if permission is None:
             if path not in gate.opened:
                 raise Defect(f"the route {path} names no permission and is not open")
+            if isinstance(route, APIRoute):  # nobody needs to prove anything there (OpenAPI 3.1 §4.8.10)
+                route.openapi_extra = {**(route.openapi_extra or {}), "security": []}
         elif path in gate.opened:
             raise Defect(f"the route {path} is open and names a permission")
         elif isinstance(route, APIRoute):
