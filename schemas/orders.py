@@ -166,6 +166,39 @@ def resource(order: Order) -> dict[str, Any]:
     return {name: value for name, value in made.items() if value}
 
 
+_NUMBERS: Final = frozenset({"id", "meta", "identifier", "status", "intent", "authoredOn", "subject", "contained"})
+
+
+def revised(document: Mapping[str, Any], order: Order) -> dict[str, Any]:
+    """A ServiceRequest that says what `order` says. Members that say the same as before stay as they came, and so does
+    what `Order` does not know (notes, further numbers, more of the patient); status and numbers are the document's.
+    """
+    before = read(document)
+    was = contained_patient(document)
+    patient = _laid(was, _patient(before), _patient(order)) | {"id": _text(was, "id") or "patient"}
+    if order.issuer == NATIONAL_ISSUER != before.issuer:
+        # A hospital's number stays beside the national ID
+        patient["identifier"] = [*patient["identifier"], *(i for i in _list(was.get("identifier")))]
+    others = [c for c in _list(document.get("contained")) if c is not was]
+    laid = _laid(document, resource(before), resource(order))
+    return {
+        **{n: v for n, v in laid.items() if n not in _NUMBERS},
+        **{n: v for n, v in document.items() if n in _NUMBERS},
+        "contained": [*others, patient],
+        "subject": {"reference": f"#{patient['id'].removeprefix('#')}"},
+    }
+
+
+def _laid(found: Mapping[str, Any], before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What was found, with what is said now in the place of what was said before, where that differs."""
+    changed = {n for n in {*before, *now} if before.get(n) != now.get(n)}
+    return {**{n: v for n, v in found.items() if n not in changed}, **{n: now[n] for n in changed if n in now}}
+
+
+def _is_national(identifier: Any) -> bool:
+    return _text(identifier, "system") == NATIONAL_ISSUER or "NI" in _types(identifier)
+
+
 def _patient(order: Order) -> dict[str, Any]:
     system = order.issuer if order.issuer == NATIONAL_ISSUER or ":" in order.issuer else PATIENT_SYSTEM + order.issuer
     born = order.birth_date
@@ -237,7 +270,7 @@ def _patient_id(patient: Mapping[str, Any], site: str) -> tuple[str, str]:
     """(number, issuer): the national ID if there is one, else the first number."""
     listed = [i for i in _list(patient.get("identifier")) if _text(i, "value").strip()]
     for identifier in listed:
-        if _text(identifier, "system") == NATIONAL_ISSUER or "NI" in _types(identifier):
+        if _is_national(identifier):
             return ascii_digits(_text(identifier, "value")).strip(), NATIONAL_ISSUER
     for identifier in listed:
         system = _text(identifier, "system").removeprefix(PATIENT_SYSTEM)

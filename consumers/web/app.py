@@ -22,6 +22,7 @@ from consumers.web.routes import (
     links,
     login,
     officer,
+    orders,
     own,
     patients,
     reading,
@@ -40,6 +41,7 @@ def register(app: FastAPI, door: HttpDoor) -> None:
     everyone = (home, links, own, verify)
     of_the_staff = (
         inbox,
+        orders,
         reading,
         arrivals,
         studies,

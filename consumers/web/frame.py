@@ -61,6 +61,7 @@ MENU: tuple[Entry, ...] = (
     Entry("own", "/web/own", Permission.PATIENT_FILE, frozenset({Role.PATIENT})),
     Entry("inbox", "/web/inbox", Permission.REPORT_READ, frozenset({Role.DOCTOR, Role.LOCAL})),
     Entry("reading", "/web/reading", Permission.REPORT_DRAFT),
+    Entry("orders", "/web/orders", Permission.ORDER_WRITE, frozenset(Role) - {Role.DOCTOR}),
     Entry("arrivals", "/web/arrivals", Permission.QUARANTINE_READ),
     Entry("studies", "/web/studies", Permission.STUDY_SEARCH, frozenset(Role) - {Role.PATIENT}),
     Entry(

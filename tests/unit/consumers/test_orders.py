@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+from consumers.api import scope
 from consumers.api.order_state import state
-from producers import order_door
 from schemas.caller import Caller
 from schemas.events import AccessGranted
 from schemas.lifecycle import ORDER_TRANSITIONS
 from schemas.orders import resource
 from schemas.roles import Role
 from schemas.tables import Upsert
-from tests.unit.consumers.archive import MemoryArchive, part10
-from tests.unit.consumers.test_scope import As, staff
+from tests.unit.consumers.archive import part10
+from tests.unit.consumers.order_desk import Desk
+from tests.unit.consumers.test_scope import staff
 from tests.unit.schemas.test_orders import WHOLE
 
 CAIRO = "CAI-01"
@@ -27,21 +29,12 @@ CLERK = staff(Role.CLERK, CAIRO, person="c-1")
 DAY = "/orders?day=20261123"
 
 
-class Desk:
-    """An archive that takes orders."""
-
-    def __init__(self) -> None:
-        self.archive = MemoryArchive()
+class Orders(Desk):
+    """What is asked of the API."""
 
     def ask(self, who: Caller, method: str, path: str, body: bytes = b"") -> httpx.Response:
-        async def run() -> httpx.Response:
-            async with self.archive.client(order_door.register, authenticator=As(who)) as client:
-                kind = {"Content-Type": "application/fhir+json"}
-                return await client.request(method, path, content=body, headers=kind)
-
-        answer = asyncio.run(run())
-        self.archive.ordered()
-        return answer
+        self.who = who
+        return self.send(method, path, body)
 
     def place(self, who: Caller = CLERK, **changes: Any) -> dict[str, Any]:
         said = replace(WHOLE, **{"order_id": "", "study_uid": "", "accession": "", "site": "", **changes})
@@ -60,11 +53,13 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def desk() -> Iterator[Orders]:
+    it = Orders()
+    yield it
+    it.close()
 
 
-def test_a_day_of_a_site(desk: Desk) -> None:
+def test_a_day_of_a_site(desk: Orders) -> None:
     told = desk.place()
     desk.place(replace(CLERK, sites=frozenset({"ALX-01"})))
     found = desk.get(CLERK, DAY)
@@ -80,7 +75,7 @@ def test_a_day_of_a_site(desk: Desk) -> None:
     assert desk.get(CLERK, "/orders?day=x") == 400
 
 
-def test_an_order_with_its_document(desk: Desk) -> None:
+def test_an_order_with_its_document(desk: Orders) -> None:
     told = desk.place()
     found = desk.get(CLERK, f"/orders/{told['id']}")
     assert found["document"]["resourceType"] == "ServiceRequest"
@@ -92,7 +87,8 @@ def test_an_order_with_its_document(desk: Desk) -> None:
     assert (again["version"], again["state"]) == (2, "cancelled")
 
 
-def test_who_refers_sees_the_patient_from_the_order_on(desk: Desk) -> None:
+def test_who_refers_sees_the_patient_from_the_order_on(desk: Orders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scope, "FACTS_S", 0.0)
     doctor = staff(Role.DOCTOR, person="dr-9")
     told = desk.place()
     assert desk.get(doctor, f"/orders/{told['id']}")["order_id"] == told["id"]
@@ -110,7 +106,7 @@ def test_who_refers_sees_the_patient_from_the_order_on(desk: Desk) -> None:
     assert desk.get(doctor, "/studies/1.2.3") == 403, "an order that was taken back refers nobody"
 
 
-def test_it_stands_where_the_images_are(desk: Desk) -> None:
+def test_it_stands_where_the_images_are(desk: Orders) -> None:
     told = desk.place()
     desk.archive.store([part10("1.2.3.1.1", study="1.2.3", AccessionNumber=told["accession"])], site=CAIRO)
     (order,) = desk.get(CLERK, DAY)["orders"]
@@ -122,7 +118,7 @@ def test_it_stands_where_the_images_are(desk: Desk) -> None:
     assert (order["state"], order["started"]) == ("in-progress", "2026-11-23T08:10:00Z")
 
 
-def test_images_of_another_site_do_not_hide_the_order(desk: Desk) -> None:
+def test_images_of_another_site_do_not_hide_the_order(desk: Orders) -> None:
     told = desk.place()
     desk.archive.store([part10("1.9.1", study=told["study_uid"])], site="VAN-01")
     (order,) = desk.get(CLERK, DAY)["orders"]

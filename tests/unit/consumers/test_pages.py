@@ -240,7 +240,8 @@ def test_who_is_not_logged_in_is_led_to_it_and_back(archive: MemoryArchive) -> N
 @pytest.mark.parametrize(
     ("role", "allowed"),
     [
-        (Role.TECHNICIAN, {"arrivals", "studies", "corrections"}),
+        (Role.TECHNICIAN, {"orders", "arrivals", "studies", "corrections"}),
+        (Role.CLERK, {"orders"}),
         (Role.DOCTOR, {"inbox", "studies", "criticals"}),
         (Role.PATIENT, {"own"}),
         (

@@ -1,0 +1,146 @@
+"""The clerk's desk: from a scanned card to the slip, changed and cancelled, in both languages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from html import unescape
+
+import httpx
+import pytest
+
+from consumers.web.routes import orders as pages
+from infra import clock
+from schemas.caller import Caller
+from schemas.events import OrderCancelled, OrderChanged, OrderPlaced
+from schemas.roles import Role
+from tests.unit.consumers.order_desk import CLERK, Desk
+from tests.unit.consumers.test_order_form import FORM, NATIONAL
+from tests.unit.consumers.test_pages import EVIL, Parsed
+
+ID = "01890000-0000-7000-8000-0000000000ab"
+AT = f"/web/orders/{ID}"
+
+
+class Clerk(Desk):
+    """A clerk's browser."""
+
+    def ask(self, path: str, form: Mapping[str, str] | None = None, who: Caller = CLERK) -> httpx.Response:
+        self.who = who
+        if form is None:
+            return self.send("GET", path)
+        return self.submit(path, {"csrf": self.token, **form})
+
+    @cached_property
+    def token(self) -> str:
+        """Of the session, as every form has it."""
+        who, self.who = self.who, CLERK
+        page = self.send("GET", "/web/orders/new").text
+        self.who = who
+        return field(page, "csrf")
+
+    def place(self, **fields: str) -> httpx.Response:
+        today = f"{clock.now():%Y-%m-%d}"
+        return self.ask("/web/orders/new", {**FORM, "date": today, "order_id": ID, "site": "CAI-01", **fields})
+
+
+def field(page: str, name: str) -> str:
+    found = re.search(rf'name="{name}"[^>]*? value="([^"]*)"', page)
+    assert found, f"no field {name}"
+    return unescape(found[1])
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clerk]:
+    monkeypatch.setattr(pages, "LINK_S", 0.0)
+    it = Clerk()
+    yield it
+    it.close()
+
+
+def test_from_the_card_to_the_slip(desk: Clerk) -> None:
+    empty = desk.ask("/web/orders/new")
+    assert empty.status_code == 200
+    assert re.fullmatch(r"[0-9a-f-]{36}", field(empty.text, "order_id"))
+    piece = desk.ask("/web/orders/identity", {"national_id": f"IDEGY{NATIONAL}<<"})
+    assert field(piece.text, "birth_date") == "1990-01-01"
+    assert '<option value="F" selected>' in piece.text
+    assert "<html" not in piece.text
+    slip = desk.place(name=EVIL)
+    assert slip.status_code == 200
+    assert "<svg" in slip.text
+    assert EVIL not in slip.text
+    pin = re.search(r">([0-9]{3}) ([0-9]{3})<", slip.text)
+    accession = re.search(r'class="big code">([0-9]{12})<', slip.text)
+    assert pin
+    assert accession
+    (placed,) = desk.archive.journal.events(OrderPlaced)
+    assert (placed.order_id, placed.site, placed.actor) == (ID, "CAI-01", "person:c-1")
+    listed = desk.ask("/web/orders").text
+    assert accession[1] in listed
+    assert EVIL not in listed
+    again = desk.place(name=EVIL)
+    assert accession[1] in again.text, "sent twice it is one order, with a new slip"
+    assert len({p.order_id for p in desk.archive.journal.events(OrderPlaced)}) == 1
+
+
+@pytest.mark.parametrize("lang", ["ar", "en"])
+def test_pages_are_whole(desk: Clerk, lang: str) -> None:
+    desk.place(name=EVIL)
+    for path in ("/web/orders", "/web/orders?accession=none", "/web/orders/new", AT):
+        answer = desk.ask(f"{path}{'&' if '?' in path else '?'}lang={lang}")
+        assert answer.status_code == 200, path
+        assert f'lang="{lang}"' in answer.text
+        assert EVIL not in answer.text
+        parsed = Parsed(answer.text)
+        assert (parsed.bad, parsed.open) == ([], [])
+        assert parsed.inputs <= parsed.labelled
+
+
+def test_what_was_typed_stays_with_what_is_wrong(desk: Clerk) -> None:
+    answer = desk.place(phone="call me", name="منى علي", reason="headache <b>")
+    assert answer.status_code == 422
+    assert field(answer.text, "name") == "منى علي"
+    assert field(answer.text, "order_id") == ID
+    assert "headache &lt;b&gt;" in answer.text
+    assert "telephone number cannot be" in answer.text
+    assert desk.archive.journal.events(OrderPlaced) == []
+
+
+def test_changed_and_cancelled(desk: Clerk) -> None:
+    desk.place()
+    page = desk.ask(AT).text
+    names = ("national_id", "name", "birth_date", "phone", "date", "version", "local_id")
+    form = {n: field(page, n) for n in names} | {"sex": "F", "exam": "MR-HEAD", "priority": "stat", "reason": "x"}
+    assert desk.ask(f"{AT}/change", form).headers["location"] == f"{AT}?notice=saved"
+    (changed,) = desk.archive.journal.events(OrderChanged)
+    assert (changed.modality, changed.priority, changed.version) == ("MR", "stat", 2)
+    late = desk.ask(f"{AT}/change", form | {"reason": "y"})
+    assert late.status_code == 422
+    assert "Somebody else has changed this order" in late.text
+    wrong = desk.ask(f"{AT}/change", form | {"date": ""})
+    assert "Date or time cannot be" in wrong.text
+    assert desk.ask(f"{AT}/cancel", {"why": "wrong-patient"}).status_code == 303
+    (cancelled,) = desk.archive.journal.events(OrderCancelled)
+    assert (cancelled.status, cancelled.reason) == ("entered-in-error", "wrong-patient")
+    page = desk.ask(AT).text
+    assert "Cancelled" in page
+    assert f"{AT}/change" not in page
+    assert desk.ask(f"{AT}/cancel", {"why": "not-needed"}).status_code == 422
+
+
+def test_a_slip_again_has_another_pin(desk: Clerk) -> None:
+    desk.place()
+    pins = {re.search(r">([0-9]{3} [0-9]{3})<", desk.ask(f"{AT}/slip", {}).text)[1] for _ in range(3)}  # type: ignore[index]
+    assert len(pins) > 1
+
+
+def test_whose_it_is_not(desk: Clerk) -> None:
+    desk.place()
+    other = Caller("person:c-2", Role.CLERK, "TREAT", frozenset({"ALX-01"}), "c-2")
+    assert desk.ask(AT, who=other).status_code == 404
+    assert desk.ask(f"{AT}/cancel", {"why": "not-needed"}, who=other).status_code == 403
+    assert desk.ask("/web/orders", who=Caller("person:o", Role.OFFICER, "HCOMPL")).status_code == 403
+    assert desk.ask("/web/orders/x").status_code == 400
+    assert desk.ask("/web/orders/new", {"csrf": "wrong", **FORM, "order_id": ID}).status_code == 403
