@@ -12,8 +12,10 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from consumers.api import overlay, queries
+from consumers.api.beside import Beside, beside
 from consumers.api.current import current
 from consumers.api.letterheads import Letterheads
+from consumers.report_pdf.letterhead import Lang
 from consumers.report_pdf.page import render
 from consumers.report_pdf.sheet import About, Sheet, sheet_of
 from infra import clock
@@ -103,10 +105,20 @@ class Dossiers:
         if hashlib.sha256(data).hexdigest() != row["document_sha256"]:
             raise Defect(f"report document {row['document_key']} has not the checksum of its event")
         document = msgspec.json.decode(data)
-        pdf = await asyncio.to_thread(self._printed, row, document, study, current_version)
+        lang: Lang = "en" if str(document.get("language", "")).lower().startswith("en") else "ar"
+        also = await beside(self._tables(), self._objects, document, lang)
+        pdf = await asyncio.to_thread(self._printed, row, document, study, current_version, lang, also)
         return Report(row, document, pdf)
 
-    def _printed(self, row: Row, document: Mapping[str, Any], study: Study, current_version: int) -> bytes:
+    def _printed(
+        self,
+        row: Row,
+        document: Mapping[str, Any],
+        study: Study,
+        current_version: int,
+        lang: Lang,
+        also: Beside,
+    ) -> bytes:
         about = About(
             report_id=row["report_id"],
             version=row["version"],
@@ -122,8 +134,10 @@ class Dossiers:
             about,
             self._letterheads.of(row["site"]),
             base_url=self._base_url,
-            lang="en" if str(document.get("language", "")).lower().startswith("en") else "ar",
+            lang=lang,
             zone=self.zone,
+            priors=also.priors,
+            signer=also.signer,
         )
         return self._render(sheet)
 

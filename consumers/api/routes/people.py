@@ -6,7 +6,6 @@ Names and numbers are read from the documents in S3; the read models hold none.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 from collections.abc import Sequence
 from typing import Any, Final
@@ -16,11 +15,12 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from consumers.api import queries
+from consumers.api.beside import names, person_at
 from consumers.api.room import Room
 from infra.http_caller import needs
 from infra.ports import Row
-from schemas.errors import Defect, Invalid, NotFound
-from schemas.people import ROLE_SYSTEM, Person, by_number, decode_person, has_number, number_hash
+from schemas.errors import Invalid, NotFound
+from schemas.people import ROLE_SYSTEM, Person, by_number, has_number, number_hash
 from schemas.roles import Permission
 
 JSON: Final = "application/json"
@@ -111,14 +111,7 @@ async def _row(room: Room, person: str) -> Row:
 
 async def people_of(room: Room, rows: Sequence[Row]) -> list[Person]:
     """Who they are, as their documents say."""
-    return list(await asyncio.gather(*(asyncio.to_thread(_document, room, r) for r in rows)))
-
-
-def _document(room: Room, row: Row) -> Person:
-    data = room.objects.get(row["bucket"], row["document_key"])
-    if hashlib.sha256(data).hexdigest() != row["document_sha256"]:
-        raise Defect("the document of a person is not the one its event names")
-    return decode_person(data)
+    return list(await asyncio.gather(*(asyncio.to_thread(person_at, room.objects, r) for r in rows)))
 
 
 def practitioner(person: Person) -> dict[str, Any]:
@@ -152,20 +145,6 @@ def _shown(row: Row, person: Person) -> dict[str, Any]:
         "version": row["version"],
         "recorded": row["recorded"],
     }
-
-
-def names(person: Person) -> list[str]:
-    """As they are written, one of each way."""
-    return [name for n in person.practitioner.get("name", []) if (name := _name(n))]
-
-
-def _name(name: Any) -> str:
-    """A HumanName on one line."""
-    if not isinstance(name, dict):
-        return ""
-    given = name.get("given")
-    parts = [*(given if isinstance(given, list) else []), name.get("family")]
-    return str(name.get("text") or " ".join(p for p in parts if isinstance(p, str)))
 
 
 def _bundle(resources: Sequence[dict[str, Any]], request: Request | None = None, more: str = "") -> Response:

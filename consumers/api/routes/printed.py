@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Sequence
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -18,18 +16,16 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
 from consumers.api import queries
-from consumers.api.current import current
+from consumers.api.beside import answers, beside
 from consumers.api.decoders import Decoders
 from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
 from consumers.api.letterheads import Letterheads
 from consumers.api.room import Room
 from consumers.api.routes.papers import document_of, report_id_of, version_of
-from consumers.api.routes.people import names, people_of
 from consumers.report_pdf.letterhead import Lang
-from consumers.report_pdf.sheet import MARK_LETTERS, About, prior, sheet_of
+from consumers.report_pdf.sheet import MARK_LETTERS, About, sheet_of
 from infra.http_caller import gate_of
 from schemas.errors import Invalid, NotFound
-from schemas.report_content import content_of, person_of, signature_of
 from schemas.roles import Permission
 
 PDF = "application/pdf"
@@ -66,9 +62,8 @@ def add(app: FastAPI, guard: Guard, room: Room, decoders: Decoders) -> None:
             sha256=row["document_sha256"],
         )
         base = room.settings.http_public_url or ask.origin
-        studies = await _answers(room, row["study_uids"] or ())
-        priors = await _answers(room, content_of(document).comparisons)
-        signature = signature_of(document)
+        studies = await answers(room.views.tables, row["study_uids"] or ())
+        also = await beside(room.views.tables, room.objects, document, lang)
         sheet = sheet_of(
             document,
             next(iter(studies), {}),
@@ -77,8 +72,8 @@ def add(app: FastAPI, guard: Guard, room: Room, decoders: Decoders) -> None:
             base_url=base,
             lang=lang,
             zone=zone,
-            priors=[prior(s) for s in priors],
-            signer=await name_of(room, signature.who, lang) if signature else "",
+            priors=also.priors,
+            signer=also.signer,
         )
         name = f"report-{row['report_id']}-{wanted}.pdf"
         return Answer(
@@ -113,23 +108,6 @@ def add(app: FastAPI, guard: Guard, room: Room, decoders: Decoders) -> None:
         return JSONResponse(told, headers={"Cache-Control": "no-store"})
 
     gate_of(app).open(VERIFY)
-
-
-async def _answers(room: Room, study_uids: Sequence[str]) -> list[dict[str, Any]]:
-    """The answers of studies as they are now; those that are not searchable left out."""
-    found = await room.views.tables.select_many([queries.study_state(uid) for uid in study_uids])
-    rows = await current(room.views.tables, [rows[0] for rows in found if rows])
-    return [msgspec.json.decode(row["answer"]) for row in rows if row["answer"]]
-
-
-async def name_of(room: Room, actor: str, lang: Lang) -> str:
-    """Of somebody on the staff, in the script that is read where there is one; "" of whom the archive does not know."""
-    rows = await room.views.tables.select(queries.person(person_of(actor))) if person_of(actor) else []
-    if not rows:
-        return ""
-    known = names((await people_of(room, rows))[0])
-    wanted = [n for n in known if bool(_ARABIC.search(n)) == (lang == "ar")]
-    return next(iter(wanted or known), "")
 
 
 async def _verified(room: Room, report: str, version: str, mark: str) -> dict[str, object]:

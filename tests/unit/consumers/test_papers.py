@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from typing import Any
 
+import msgspec
 import pypdfium2
 import pytest
 
 from consumers.api.status import State, state
 from schemas.events import AccessGranted
 from schemas.identity import patient_key
+from schemas.people import Person, encode_person
+from schemas.report_content import Content, Signature, attributed, document_of
 from schemas.tables import Upsert
 from tests.unit.consumers.archive import SECRET, MemoryArchive, part10
 
@@ -201,3 +205,27 @@ def test_a_printed_report_is_verified_by_its_fingerprint(archive: MemoryArchive)
         assert _verified(archive, version, mark) == {"matches": False}
     nobody = f"/reports/{OTHER}/versions/1/verification?mark={marks[1]}"
     assert archive.get(nobody).json() == {"matches": False}
+
+
+def test_a_printed_report_names_its_signer_and_what_it_was_compared_with(archive: MemoryArchive) -> None:
+    person = Person(
+        person_id="7",
+        version=1,
+        practitioner={"name": [{"text": "Dr Ahmed"}, {"text": "د. أحمد محمود"}]},
+        stated_by="person:a",
+        recorded="2026-01-01T00:00:00Z",
+    )
+    data = encode_person(person)
+    digest = hashlib.sha256(data).hexdigest()
+    archive.objects.put("sijil-documents", "people/7/1.json", data, sha256=digest)
+    where = {"bucket": "sijil-documents", "document_key": "people/7/1.json", "document_sha256": digest}
+    apply(archive, "people", {"person_id": "7"}, active=True, **where)
+    content = Content(status="final", study_uids=("1.2.3",), impression="طبيعي", comparisons=("1.2.4", "9.9"))
+    signed = attributed(document_of(content), "person:7", Signature(who="person:7", when="2026-01-02T10:39:00Z"))
+    archive.report(msgspec.json.encode(signed), ["1.2.3"], report_id=REPORT)
+    pages = [archive.get(f"/reports/{REPORT}/pdf?lang={lang}").content for lang in ("ar", "en")]
+    texts = [pypdfium2.PdfDocument(p)[0].get_textpage().get_text_bounded() for p in pages]
+    arabic, english = (re.sub("[\u2066\u2069]", "", t).replace("\u00a0", " ") for t in texts)
+    assert "د. أحمد محمود" in arabic
+    assert "Dr Ahmed · 2026-01-02 12:39" in english
+    assert "2024-01-05 · CT · CT chest" in english
