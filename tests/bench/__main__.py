@@ -1,6 +1,8 @@
 """`make bench`: figures of this machine, printed as tables and written as JSON. Nothing here passes or fails by time.
 
-    python -m tests.bench [--slices 120] [--studies 8] [--out bench-results/latest.json]
+    python -m tests.bench [--slices 120] [--studies 8] [--queued 10000] [--messages 2000] [--out FILE.json]
+
+`--slices 0` measures reports alone: signed to visible, to the health record, deliveries and HL7 messages a second.
 
 It starts a whole archive of its own on free ports, with fresh data, and ends it.
 """
@@ -26,7 +28,7 @@ from infra.kafka import KafkaLog
 from infra.settings import Settings
 from infra.stack import status
 from schemas.events import AccessGranted, Shown
-from tests.bench import durability
+from tests.bench import durability, reports
 from tests.bench.access_cost import cost
 from tests.bench.clients import Doors, Ingest, Latency, ingest, latency, questions, retrieves
 from tests.bench.corpus import Instance, make_ct
@@ -123,17 +125,21 @@ def _lag(settings: Settings) -> int:
     return next((p.lag or 0 for p in status.collect(settings) if p.name == "worker"), 0)
 
 
-def run(slices: int, studies: int, console: Console) -> dict[str, Any]:
+def run(slices: int, studies: int, queued: int, messages: int, console: Console) -> dict[str, Any]:
     """All measurements, on an archive of its own."""
     with tempfile.TemporaryDirectory(prefix="sijil-bench-") as name:
         folder = Path(name)
-        stack = LocalStack.at(folder / ".sijil", quiet_s=5)
+        record = reports.Record()
+        stack = LocalStack.at(folder / ".sijil", quiet_s=5, ehr_url=record.url)
         console.print("starting an archive …")
         stack.start()
         try:
-            return measure(stack, folder, slices, studies, console)
+            measured = measure(stack, folder, slices, studies, console) if slices else {"machine": machine()}
+            console.print("reports …")
+            return {**measured, "reports": reports.measure(stack, record, queued=queued, messages=messages)}
         finally:
             stack.remove()
+            record.close()
 
 
 def measure(stack: LocalStack, folder: Path, slices: int, studies: int, console: Console) -> dict[str, Any]:
@@ -240,16 +246,29 @@ def show(result: dict[str, Any], console: Console) -> None:
     )
 
 
+def show_reports(found: dict[str, Any], console: Console) -> None:
+    """The way of reports, as a table."""
+    table = Table("", "n", "p50 ms", "p95 ms", title="Reports, one after the other", title_justify="left")
+    for name, of in found["latency_ms"].items():
+        table.add_row(name, str(of.n), f"{of.p50:.0f}", f"{of.p95:.0f}")
+    console.print(table)
+    console.print(f"rates: {found['rates']}")
+
+
 def main() -> None:
     """Parse, measure, show, write."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--slices", type=int, default=120)
     parser.add_argument("--studies", type=int, default=8)
+    parser.add_argument("--queued", type=int, default=10_000, help="reports signed while the health record is away")
+    parser.add_argument("--messages", type=int, default=2_000, help="ORU^R01 by MLLP")
     parser.add_argument("--out", type=Path, default=Path("bench-results/latest.json"))
     arguments = parser.parse_args()
     console = Console(width=120)
-    result = run(arguments.slices, arguments.studies, console)
-    show(result, console)
+    result = run(arguments.slices, arguments.studies, arguments.queued, arguments.messages, console)
+    if arguments.slices:
+        show(result, console)
+    show_reports(result["reports"], console)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1, default=dataclasses.asdict))
     console.print(f"written to {arguments.out}")

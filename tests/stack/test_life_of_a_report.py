@@ -1,0 +1,234 @@
+"""From the clerk's desk to the doctor and the patient, each at a browser: ordered, done, reported in Arabic, read."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pypdfium2
+import pytest
+
+from infra.clock import uuid7
+from schemas.identity import NATIONAL_ISSUER, derived_id, national_id_check_digit
+from schemas.orders import Order, resource
+from tests import axe, browser
+from tests.archive import Archive, wait_until
+from tests.local_stack import LocalStack
+from tests.stack.examination import Device
+from tests.stack.test_pages import Person, passwords
+
+pytestmark = [
+    pytest.mark.connected,
+    pytest.mark.skipif(not browser.installed(), reason="no /usr/bin/chromium: make tools installs it"),
+]
+
+FIRST13 = "2900101010127"  # 1990-01-01, Cairo, a man
+NATIONAL_ID = FIRST13 + national_id_check_digit(FIRST13)
+NAME = "Salem^Karim=سالم^كريم"
+QUESTION = "سعال منذ شهر مع نقص في الوزن"
+FINDINGS = "لا توجد عقيدات بالرئتين. حجم القلب طبيعي، وقياس الأبهر 32 mm."
+IMPRESSION = "أشعة مقطعية طبيعية على الصدر."
+STEP = f"2.25.{uuid7().int}"
+
+
+def place(archive: Archive, doctor: str) -> dict[str, Any]:
+    """The order, as the clerk's desk writes it."""
+    order = Order(
+        site=archive.settings.site,
+        modality="CT",
+        body_part="CHEST",
+        procedure_code="24627-2",
+        procedure_scheme="http://loinc.org",
+        procedure_text="CT chest",
+        reason=QUESTION,
+        priority="urgent",
+        requester=doctor,
+        referrer_name="Fahmy^Hoda=فهمي^هدى",
+        patient_name=NAME,
+        patient_id=NATIONAL_ID,
+        issuer=NATIONAL_ISSUER,
+        birth_date="19900101",
+        sex="M",
+        phone="+201001234567",
+    )
+    answer = archive.post_json("/fhir/ServiceRequest", resource(order))
+    assert answer.status_code == 201, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+@pytest.fixture(scope="module")
+def told(whole: LocalStack) -> dict[str, Any]:
+    """The order: id, accession number, study UID."""
+    return place(Archive(whole.settings("operator")), derived_id("person", "embedded", "doctor"))
+
+
+def test_a_device_does_what_its_worklist_says(archive: Archive, told: dict[str, Any], tmp_path: Path) -> None:
+    device = Device(archive, tmp_path)
+    (item,) = wait_until(lambda: device.worklist(told["accession"]), 30, "the order is on the worklist")
+    assert str(item.PatientName) == NAME
+    assert (item.PatientID, item.PatientBirthDate, item.PatientSex) == (NATIONAL_ID, "19900101", "M")
+    assert (item.StudyInstanceUID, item.ReasonForTheRequestedProcedure) == (told["study_uid"], QUESTION)
+    step = item.ScheduledProcedureStepSequence[0]
+    assert (step.Modality, step.ScheduledStationAETitle, step.ScheduledProcedureStepStatus) == (
+        ("CT", "CT1", "SCHEDULED")
+    )
+    device.begin(item, STEP)
+    wait_until(lambda: _status(device, told) == "STARTED", 30, "the worklist says that it has begun")
+    files = device.images(item, 6)
+    sent = device.archive.storescu(files, "-xe", "-aet", device.ae_title)
+    assert sent.returncode == 0, sent.stderr
+    uid = told["study_uid"]
+    wait_until(lambda: archive.instance_count(uid) == 6, 60, "the study is searchable")
+    device.end(uid, [f"{uid}.1.{n}" for n in range(1, 7)], STEP)
+    found = wait_until(lambda: archive.json(f"/studies/{uid}").get("completed"), 30, "the study is complete")
+    assert (found["basis"], found["instances"]) == ("mpps", 6), "by what the device listed"
+    assert device.worklist(told["accession"]) == [], "what is done leaves the list"
+
+
+def _status(device: Device, told: dict[str, Any]) -> str:
+    (item,) = device.worklist(told["accession"])
+    return str(item.ScheduledProcedureStepSequence[0].ScheduledProcedureStepStatus)
+
+
+Cookies = list[dict[str, Any]]
+
+
+class Desk(Person):
+    """Several people at one browser: each has a jar of cookies."""
+
+    jars: dict[str, Cookies]
+
+    async def keep(self, name: str) -> None:
+        """Whoever is logged in steps aside."""
+        found = await self.page.call("Network.getCookies", urls=[self.base])
+        self.jars = {**getattr(self, "jars", {}), name: found["cookies"]}
+        await self.page.call("Network.clearBrowserCookies")
+
+    async def back(self, name: str) -> None:
+        """They sit down again."""
+        await self.page.call("Network.clearBrowserCookies")
+        for cookie in self.jars[name]:
+            await self.page.call(
+                "Network.setCookie", url=self.base, **{k: cookie[k] for k in ("name", "value", "path", "httpOnly")}
+            )
+
+    def asks(self, name: str) -> httpx.Client:
+        """The same somebody, without a browser."""
+        cookies = {c["name"]: c["value"] for c in self.jars[name]}
+        return httpx.Client(base_url=self.base, cookies=cookies, headers={"Accept": "text/html"}, timeout=30)
+
+
+async def open_link(desk: Desk, url: str, pin: str) -> None:
+    """The patient opens the link of the slip by its PIN, at a phone."""
+    await desk.page.size(360)
+    await desk.open(url.removeprefix(desk.base))
+    await desk.page.fill("#f-secret", pin)
+    await desk.page.key("Enter", 13)
+    await desk.page.until("location.pathname.startsWith('/web/own')")
+    await desk.page.loaded()
+
+
+async def sign(desk: Desk, study: str) -> float:
+    """The radiologist writes in Arabic and signs, by keyboard; when that was."""
+    page = desk.page
+    await page.size(1280)
+    await desk.log_in("radiologist", "/web/reading?lang=ar")
+    shown = await desk.until_shown("/web/reading?lang=ar", "كريم")
+    assert "CT" in shown
+    await page.press(f"form[action='/web/reading/{study}/claim'] button")
+    await page.until("!!document.querySelector('#f-findings')")
+    await page.loaded()
+    beside = await desk.look()
+    assert QUESTION in beside, "the clinical question stands beside the editor"
+    for field, text in (("title", "أشعة مقطعية على الصدر"), ("findings", FINDINGS), ("impression", IMPRESSION)):
+        await page.evaluate(f"document.querySelector('#f-{field}').select()")
+        await page.fill(f"#f-{field}", text)
+    await page.press("#check")
+    await page.until("location.pathname.endsWith('/check')")
+    await page.loaded()
+    assert IMPRESSION in await desk.look(), "what will be signed is shown"
+    await page.key("Enter", 13)
+    signed = time.monotonic()
+    await page.until("location.search.includes('notice=signed')")
+    return signed
+
+
+async def until_there(ask: Callable[[], bool], within_s: float = 30.0) -> float:
+    """When it was there."""
+    deadline = time.monotonic() + within_s
+    while not await asyncio.to_thread(ask):
+        assert time.monotonic() < deadline, "never there"
+        await asyncio.sleep(0.05)
+    return time.monotonic()
+
+
+def test_what_is_signed_is_read_by_the_doctor_and_the_patient(
+    archive: Archive, whole: LocalStack, told: dict[str, Any], tmp_path: Path
+) -> None:
+    order, study = told["id"], told["study_uid"]
+    pin = archive.post_json(f"/orders/{order}/slips", {}).json()["pin"]
+    link = httpx.post(
+        archive.base + "/invitations", json={"order_id": order, "factor": "pin", "once": False}, timeout=30
+    )
+    assert link.status_code == 201, link.text
+    script, known = axe.source(), passwords(whole.home)
+
+    async def run() -> Desk:
+        async with browser.browser(tmp_path) as page:
+            desk = Desk(page, archive.base, script, known)
+            await desk.page.open(archive.base)
+            await open_link(desk, link.json()["url"], pin)
+            before = await desk.open(f"/web/own/studies/{study}?lang=ar")
+            assert IMPRESSION not in before
+            await desk.keep("patient")
+            await page.size(1280)
+            await desk.log_in("doctor", "/web/inbox")
+            await desk.keep("doctor")
+            signed = await sign(desk, study)
+            with desk.asks("patient") as patient, desk.asks("doctor") as treating:
+                at_patient = await until_there(lambda: IMPRESSION in patient.get(f"/web/own/studies/{study}").text)
+                at_doctor = await until_there(lambda: "كريم" in treating.get("/web/inbox").text)
+            sys.stdout.write(
+                f"signed, then seen by the patient after {at_patient - signed:.2f} s,"
+                f" by the doctor after {at_doctor - signed:.2f} s\n"
+            )
+            await read(desk, study, tmp_path)
+            return desk
+
+    desk = asyncio.run(run())
+    assert desk.faults == []
+
+
+async def read(desk: Desk, study: str, folder: Path) -> None:
+    """The doctor and the patient look, each at their own page; the PDF opens."""
+    page = desk.page
+    await desk.back("doctor")
+    await page.size(1280)
+    inbox = await desk.open("/web/inbox?lang=ar")
+    assert "كريم" in inbox
+    await page.press("a[href^='/web/inbox/']")
+    await page.until("location.pathname.split('/').length > 3")
+    await page.loaded()
+    assert IMPRESSION in await desk.look()
+    await desk.keep("doctor")
+    await desk.back("patient")
+    await page.size(360)
+    own = await desk.open(f"/web/own/studies/{study}?lang=ar")
+    assert IMPRESSION in own
+    assert FINDINGS.split(".")[0] in own
+    (folder / "patient.png").write_bytes(await page.screenshot())
+    path = await page.evaluate("document.querySelector(\"a[href*='/pdf']\").getAttribute('href')")
+    with desk.asks("patient") as patient:
+        answer = await asyncio.to_thread(patient.get, path, headers={"Accept": "application/pdf"})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/pdf"), answer.text[:300]
+    document = pypdfium2.PdfDocument(answer.content)
+    assert len(document) == 1
+    document[0].render(scale=1).to_pil().save(folder / "report.png")
+    text = document[0].get_textpage().get_text_range()
+    assert "32 mm" in text, "a number with its unit stays in order"
