@@ -82,7 +82,8 @@ def referred(person_id: str, limit: int) -> Select:
 
 def steps_of(study_uid: str) -> Select:
     """What devices say of their work on a study."""
-    return Select("steps_by_study", {"study_uid": study_uid}, ("step_uid", "status", "started", "ended"))
+    columns = ("step_uid", "status", "modality", "station_ae", "started", "ended", "instances")
+    return Select("steps_by_study", {"study_uid": study_uid}, columns)
 
 
 def arrived_for(accession: str, issuer: str) -> Select:

@@ -29,8 +29,8 @@ def state(row: Row) -> State:
     return State.COMPLETE if last is None or completed > last else State.REOPENED
 
 
-def describe(row: Row, packs: Sequence[Row]) -> dict[str, Any]:
-    """The status document of a study; `packs` are rows of `packs` in log order."""
+def describe(row: Row, packs: Sequence[Row], steps: Sequence[Row] = ()) -> dict[str, Any]:
+    """The status document of a study; `packs` are rows of `packs` in log order, `steps` of `steps_by_study`."""
     found = state(row)
     document: dict[str, Any] = {
         "study_uid": row["study_uid"],
@@ -53,6 +53,18 @@ def describe(row: Row, packs: Sequence[Row]) -> dict[str, Any]:
             "time": row["completed_time"],
             "instances": row["completed_instances"],
         }
+    document["steps"] = [
+        {
+            "step_uid": s["step_uid"],
+            "status": s["status"],
+            "modality": s["modality"],
+            "station_ae": s["station_ae"],
+            "started": s["started"],
+            "ended": s["ended"],
+            "instances": s["instances"],
+        }
+        for s in steps
+    ]
     document["stored_in"] = [
         {
             "pack_id": p["pack_id"],

@@ -43,13 +43,15 @@ def add(guard: Guard, room: Room) -> None:
 def _add_study(guard: Guard, room: Room) -> None:
     async def study_status(ask: Ask) -> Answer:
         uid = ask.uid("study")
-        found, listed = await room.views.tables.select_many((queries.study_state(uid), queries.packs_of(uid)))
+        found, listed, steps = await room.views.tables.select_many(
+            (queries.study_state(uid), queries.packs_of(uid), queries.steps_of(uid))
+        )
         found = await current(room.views.tables, found)
         if not found:
             raise NotFound("this study is not in the archive, or not yet searchable")
         wanted = [queries.pack(p["pack_id"]) for p in listed[:PACKS_SHOWN_MAX]]
         packs = [rows[0] for rows in await room.views.tables.select_many(wanted) if rows]
-        document = status.describe(found[0], packs)
+        document = status.describe(found[0], packs, steps)
         return _json(OfStudy(uid, found[0]["patient_key"] or ""), document)
 
     guard.get(
@@ -57,7 +59,7 @@ def _add_study(guard: Guard, room: Room) -> None:
         study_status,
         permission=Permission.STUDY_READ,
         action="read-status",
-        summary="Where a study stands: open, complete or reopened; counts; packs and their tiers",
+        summary="Where a study stands: open, complete or reopened; counts; steps of devices (MPPS); packs, their tiers",
         tag="Studies",
     )
 

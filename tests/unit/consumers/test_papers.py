@@ -59,6 +59,9 @@ def test_the_status_of_a_study(archive: MemoryArchive) -> None:
     (pack,) = found["stored_in"]
     assert (pack["instances"], pack["archived"], pack["door"]) == (2, False, "stow")
     assert "completed" not in found
+    apply(archive, "steps_by_study", {"study_uid": "1.2.3", "step_uid": "1.9"}, status="completed", instances=3)
+    (step,) = archive.get("/studies/1.2.3").json()["steps"]
+    assert (step["step_uid"], step["status"], step["instances"]) == ("1.9", "completed", 3), "one has not arrived"
     archive.archived(pack["pack_id"], "1.2.3")
     apply(archive, "studies", {"study_uid": "1.2.3"}, completed_revision=10, completed_basis="quiet")
     found = archive.get("/studies/1.2.3").json()
