@@ -75,6 +75,7 @@ class Device:
                 AccessionNumber=str(item.AccessionNumber),
                 StudyDescription=described,
                 InstanceNumber=n,
+                StudyDate=str(item.ScheduledProcedureStepSequence[0].ScheduledProcedureStepStartDate),
                 **copied,
                 **values,
             )

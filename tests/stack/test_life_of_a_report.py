@@ -153,7 +153,8 @@ async def sign(desk: Desk, study: str) -> float:
     await page.until("location.pathname.endsWith('/check')")
     await page.loaded()
     assert IMPRESSION in await desk.look(), "what will be signed is shown"
-    await page.key("Enter", 13)
+    sys.stdout.write(f"focus: {await page.evaluate('document.activeElement.outerHTML.slice(0, 60)')}\n")
+    await page.press("form.signing button[value='final']")
     signed = time.monotonic()
     await page.until("location.search.includes('notice=signed')")
     return signed
@@ -210,12 +211,12 @@ async def read(desk: Desk, study: str, folder: Path) -> None:
     page = desk.page
     await desk.back("doctor")
     await page.size(1280)
-    inbox = await desk.open("/web/inbox?lang=ar")
-    assert "كريم" in inbox
+    assert "كريم" in await desk.open("/web/inbox?lang=ar")
     await page.press("a[href^='/web/inbox/']")
     await page.until("location.pathname.split('/').length > 3")
     await page.loaded()
     assert IMPRESSION in await desk.look()
+    (folder / "doctor.png").write_bytes(await page.screenshot())
     await desk.keep("doctor")
     await desk.back("patient")
     await page.size(360)
