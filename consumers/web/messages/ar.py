@@ -346,7 +346,7 @@ MESSAGES: Mapping[str, str] = {
     "identities.title": "ملفات تبدو لشخص واحد",
     "identities.lead": "يتوافق الاسم وتاريخ الميلاد والهاتف. القرار لإنسان وحده، وكل قرار يمكن الرجوع عنه.",
     "identities.pair": "ملفان",
-    "identities.score": "{score} من 100",
+    "identities.score": "{score} من {most}",
     "identities.join": "شخص واحد: اجمع الملفين",
     "identities.apart": "شخصان: أبقهما منفصلين",
     "identities.undo": "تراجع",

@@ -348,7 +348,7 @@ MESSAGES: Mapping[str, str] = {
     "identities.title": "Files that look like one person's",
     "identities.lead": "Names, birth dates and telephones agree. A person decides, and it can be undone.",
     "identities.pair": "Two files",
-    "identities.score": "{score} of 100",
+    "identities.score": "{score} of {most}",
     "identities.join": "One person: join the files",
     "identities.apart": "Two people: keep apart",
     "identities.undo": "Undo",

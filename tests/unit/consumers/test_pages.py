@@ -327,7 +327,7 @@ def test_a_conflict_is_decided_by_one_form(archive: MemoryArchive) -> None:
     assert "Decided" in get(archive, "/web/conflicts?notice=resolved&lang=en").text
 
 
-LIKE = "\u206897\u2069 of 100"
+LIKE = "\u206897\u2069 of \u2068100\u2069"
 """A value within a sentence stands in isolates."""
 
 
