@@ -214,7 +214,10 @@ class Queue:
             del self._lanes[subject]
 
     def wake(self, which: Iterable[Owed]) -> int:
-        """These are tried now, whatever was planned; how many. Those that were refused are in their order again."""
+        """These are tried now, whatever was planned; how many. Those that were refused are in their order again, and an
+        open circuit lets the first of them find out at once.
+        """
+        self.circuit.closed_at = 0.0
         count = 0
         for owed in list(which):
             lane = self._lanes.get(owed.entry.subject)

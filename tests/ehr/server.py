@@ -37,11 +37,12 @@ def classpath() -> str:
 class EhrServer:
     """One server on a port of its own. What it has lies in a file: a killed one comes back with it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        """`port` 0: a free one."""
         self._folder = folder
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+            self.port: int = port or free.getsockname()[1]
         self.base = f"http://127.0.0.1:{self.port}/fhir"
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -15,7 +15,7 @@ from schemas.identity import IMPLEMENTATION_VERSION_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 KNOWN = {s.env for s in SETTINGS} | {"SIJIL_HOME"}
-OF_TESTS = {"SIJIL_TEST_HOME", "SIJIL_FAULT"}
+OF_TESTS = {"SIJIL_TEST_HOME", "SIJIL_TEST_EHR", "SIJIL_FAULT"}
 
 
 def tracked(*patterns: str) -> list[Path]:
