@@ -116,9 +116,12 @@ async def seen(person: Person) -> None:
     assert STUDY in await person.open("/web/accesses?list=denied&lang=en")
     # The patient sees who it was, in plain words
     await person.log_in(PATIENT, "/web/own")
-    key = await page.evaluate("location.pathname.split('/')[3]")
-    await person.until_shown(f"/web/patients/{key}/accesses?lang=en", "opened the file in an emergency")
-    await person.until_shown(f"/web/patients/{key}/accesses?lang=ar", "طوارئ")
+    await person.until_shown("/web/own/accesses?lang=en", "opened the file in an emergency")
+    await person.until_shown("/web/own/accesses?lang=ar", "طوارئ")
+    await page.size(360)
+    for own in ("/web/own", f"/web/own/studies/{STUDY}", f"/web/own/studies/{STUDY}/images", "/web/own/accesses"):
+        await person.open(f"{own}?lang=ar")
+    await page.size(1280)
     # Every page of who looks after the archive, at a desk in one language and on a phone in the other
     await person.log_in("administrator", "/")
     for width, language in ((1280, "ar"), (360, "en")):
