@@ -688,7 +688,7 @@ MESSAGES: Mapping[str, str] = {
     "results.since": "منذ",
     "results.what": "الفحص",
     "results.why": "سبب الانتظار",
-    "results.decide": "بُتّ فيها",
+    "results.decide": "اتخاذ قرار",
     "results.decided": "تم البت: يُنفَّذ خلال لحظات.",
     "results.study": "معرّف فحصها (UID)",
     "results.file": "تخص هذا الفحص",

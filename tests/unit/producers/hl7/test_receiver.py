@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import clock
+from infra import clock, faults
 from infra.mllp import Peer
 from infra.results_waiting import Waiting
 from producers.hl7 import receiver
@@ -184,3 +184,26 @@ def test_what_fails_for_now_is_tried_and_then_told(world: World, monkeypatch: py
     world.objects.away = False
     assert world.send(oru()) == "AA"
     assert issued(world) == [("final", 1, ["1.2"])]
+
+
+class Died(BaseException):
+    """The process ended here."""
+
+
+@pytest.mark.parametrize(
+    "point", ["hl7.after-message", "reports.after-document", "hl7.after-event", "hl7.after-take", "hl7.before-answer"]
+)
+def test_a_door_that_dies_before_the_acknowledgement(world: World, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+    world.studies.arrives("1.2", "A1")
+
+    def die(name: str) -> None:
+        if name == point:
+            raise Died
+
+    with monkeypatch.context() as patched:
+        patched.setattr(faults, "point", die)
+        with pytest.raises(Died):
+            world.send(oru())
+    assert world.send(oru()) == "AA"
+    assert set(map(str, issued(world))) == {"('final', 1, ['1.2'])"}
+    assert len([*world.objects.list(BUCKET, "reports/")]) == 1
