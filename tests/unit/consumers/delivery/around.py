@@ -147,7 +147,7 @@ def _parts(event: Event) -> tuple[object, ...]:
     return (event.TYPE, event.key(), getattr(event, "version", 0))
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait for it."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 (what is waited for tells nobody)
