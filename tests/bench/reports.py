@@ -96,6 +96,8 @@ class Record:
 def measure(stack: LocalStack, record: Record, *, queued: int, messages: int) -> dict[str, Any]:
     """On a running stack whose EHR is `record`."""
     settings = stack.settings("api")
+    added = stack.sijil("hl7-senders", "add", settings.site, "127.0.0.0/8")
+    assert added.returncode == 0, added.stderr
     base = f"http://{settings.http_host}:{settings.http_port}"
     with httpx.Client(base_url=base, timeout=60) as client:
         studies = [_store(client, f"{ACCESSION}-{n}") for n in range(STUDIES)]
