@@ -21,7 +21,7 @@ from schemas.roles import Role
 from tests.archive import Archive, wait_until
 from tests.bench.corpus import make_ct
 from tests.local_stack import LocalStack
-from tests.permission_table import Target, cases
+from tests.permission_table import Target, cases, reason_of
 
 pytestmark = pytest.mark.connected
 
@@ -115,4 +115,4 @@ def test_the_table_holds_on_the_running_api(archive: Archive, whole: LocalStack,
 
 
 def _reason(answer: httpx.Response) -> str:
-    return str(answer.json().get("reason")) if answer.status_code == 403 else ""
+    return reason_of(answer.json()) if answer.status_code == 403 else ""
