@@ -64,6 +64,8 @@ class Process:
         if role == "api":
             named = {"SIJIL_HTTP_PORT": self.port}
             self.health = self.port
+        if role == "hl7":
+            named = {"SIJIL_HL7_PORT": self.port, "SIJIL_HL7_HEALTH_PORT": self.health}
         self.environment = {
             **stack.environment,
             **{k: str(v) for k, v in named.items()},

@@ -21,7 +21,7 @@ from infra.objects import S3Objects
 from infra.settings import Settings
 from producers.people import PUBLISHED
 from schemas.envelope import decode
-from schemas.events import PersonRegistered, ReportIssued, StudyCorrected
+from schemas.events import OrderPlaced, PersonRegistered, ReportIssued, StudyCorrected
 from tests.archive import sha256
 from tests.crash.test_gateway_kill import Process
 from tests.local_stack import LocalStack, superuser
@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.connected, pytest.mark.slow]
 STUDY = "1.2.826.0.9"
 FHIR = {"Content-Type": "application/fhir+json"}
 
-Paper = ReportIssued | StudyCorrected | PersonRegistered
+Paper = ReportIssued | StudyCorrected | PersonRegistered | OrderPlaced
 Send = Callable[[Process, str], int | None]
 """Status of the answer to the paper of this id, None when there was none."""
 
