@@ -19,8 +19,8 @@ from fpdf import FPDF
 from fpdf.enums import Align, XPos, YPos
 from PIL import Image, UnidentifiedImageError
 
-from consumers.report_pdf import direction
-from consumers.report_pdf.direction import Direction, isolated
+from consumers import direction
+from consumers.direction import Direction, isolated
 from consumers.report_pdf.sheet import Section, Sheet
 from consumers.report_pdf.words import word
 

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
+from consumers.direction import isolated
 from consumers.web import show
 from consumers.web.assets import PREFIX, Assets
 from consumers.web.inner import Inner, Refused
@@ -190,6 +191,7 @@ class Frame:
             lstrip_blocks=True,
             auto_reload=False,
         )
+        self._templates.filters["isolated"] = isolated
         app.router.add_api_route(PREFIX + "{name}", self.assets.serve, methods=["GET"], include_in_schema=False)
         gate_of(app).open(PREFIX + "{name}")
         app.add_exception_handler(Refused, _refused)

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from consumers.report_pdf import direction, page, words
+from consumers import direction
+from consumers.report_pdf import page, words
 from consumers.report_pdf.letterhead import Letterhead, parse
 from consumers.report_pdf.page import render
 from consumers.report_pdf.sheet import About, Section, Sheet, plain, prior, sheet_of
