@@ -37,7 +37,8 @@ EVIL = "<script>alert(1)</script>\"'^<img src=x onerror=alert(2)>"
 STUDY, OTHER = "1.2.3", "1.2.4"
 KEY = patient_key(SECRET, patient_id="P-77", issuer="LOCAL", birth_date="19800101", sex="F", study_uid=STUDY).value
 REPORT = "00000000-0000-4000-8000-000000000001"
-DOCUMENT = '{"resourceType":"DiagnosticReport","code":{"text":"CT"},"conclusion":"<b onclick=x>لا شيء</b> عقيدة 4 mm"}'.encode()
+SAID = "<b onclick=x>لا شيء</b> عقيدة 4 mm"
+DOCUMENT = f'{{"resourceType":"DiagnosticReport","code":{{"text":"CT"}},"conclusion":"{SAID}"}}'.encode()
 PAIR = sorted((KEY, "k1:" + "z" * 43))
 MARK = hashlib.sha256(DOCUMENT).hexdigest()[:16]
 PAGES = (
