@@ -26,14 +26,16 @@ up: stack  ## start in the background
 down: .venv/installed  ## end what `up` started; data stays in .sijil
 	@$(BIN)/sijil down
 
-# Two lanes side by side: the tests that kill wait most of the time, and what needs no server fills that time. The second
-# lane is told at the end.
-test: check tools  ## check, then the whole test suite on the real stack
-	@( $(BIN)/pytest -m connected -p no:cacheprovider tests/crash $(PYTEST_ARGS); crash=$$?; \
-	$(BIN)/pytest -m "not connected" -p no:cacheprovider $(PYTEST_ARGS); alone=$$?; \
-	exit $$((crash > alone ? crash : alone)) ) >.second-lane.log 2>&1 & second=$$!; \
-	$(BIN)/pytest -m connected --ignore=tests/crash $(PYTEST_ARGS); first=$$?; \
-	wait $$second; second=$$?; cat .second-lane.log; rm -f .second-lane.log; exit $$((first > second ? first : second))
+# Three lanes side by side, since each waits for something half of its time: what the servers do, processes that are killed
+# and started again, and what needs no server. The second and the third are told at the end.
+KILLS := tests/crash tests/stack/test_supervisor.py
+LANE = $(BIN)/pytest -p no:cacheprovider
+test: tools  ## check, and the whole test suite on the real stack
+	@$(LANE) -m connected $(KILLS) $(PYTEST_ARGS) >.second-lane.log 2>&1 & second=$$!; \
+	( $(MAKE) --no-print-directory check && $(LANE) -m "not connected" $(PYTEST_ARGS) ) >.third-lane.log 2>&1 & third=$$!; \
+	$(LANE) -m connected $(KILLS:%=--ignore=%) $(PYTEST_ARGS); first=$$?; \
+	wait $$second; second=$$?; wait $$third; third=$$?; cat .second-lane.log .third-lane.log; \
+	rm -f .second-lane.log .third-lane.log; exit $$((first | second | third))
 
 check: stack  ## lint, formatting, types, who imports whom, generated files
 	$(BIN)/ruff check .

@@ -20,8 +20,6 @@ LISTS: Mapping[str, tuple[str, str]] = {
 """Table → (its partition, what the proposals of it are called)."""
 LISTED_MAX = 5000
 """Of one list: some 3,000 living Egyptians are born on a day."""
-ALIKE_MAX = 20
-"""Proposals of one person by one list: whoever is like more than that has no name that says anything."""
 KNOWN_MAX = 100_000
 
 
@@ -59,10 +57,12 @@ _SAID = ("patient_name", "birth", "sex")
 
 
 def proposals(seen: Upsert, listed: Sequence[Row]) -> list[Write]:
-    """Of somebody, with whom a list has beside them: those who are most like them."""
+    """Of somebody, with whom a list has beside them: everyone who is like them. Which pairs are found at last must not
+    depend on who came first, so there is no limit but the list's own.
+    """
     origin = LISTS[seen.table][1]
     own, key = _person(seen.columns, seen.key), seen.key["patient_key"]
-    found: list[tuple[int, str, Write]] = []
+    found: list[Write] = []
     for row in listed:
         other = row["patient_key"]
         alike = None if other == key else likeness(own, _person(row, row))
@@ -73,8 +73,8 @@ def proposals(seen: Upsert, listed: Sequence[Row]) -> list[Write]:
         # Grows whenever one of the two is seen anew, and is the same whoever of them came last
         timestamp = seen.columns["seen_offset"] + row["seen_offset"]
         columns = {"score": alike.score, "why": list(alike.why)}
-        found.append((-alike.score, other, Upsert("link_proposals", where, columns, timestamp)))
-    return [write for _, _, write in sorted(found, key=lambda f: f[:2])[:ALIKE_MAX]]
+        found.append(Upsert("link_proposals", where, columns, timestamp))
+    return found
 
 
 def _person(columns: Mapping[str, Any], key: Mapping[str, Any]) -> Person:

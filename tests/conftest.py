@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from infra.settings import Settings
 from tests import canary
@@ -19,6 +20,10 @@ from tests.local_stack import SERVERS, LocalStack
 from tests.matrix import pytest_runtest_logreport, pytest_runtest_makereport, pytest_sessionfinish
 
 __all__ = ["pytest_runtest_logreport", "pytest_runtest_makereport", "pytest_sessionfinish"]
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("shared")
 
 QUIET_S = 2.0
 """A study is complete so soon here, so that tests need not wait for a minute."""

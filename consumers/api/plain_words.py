@@ -69,6 +69,10 @@ ACTIONS: Words = {
     "open-link": ("فتح الرابط الخاص بالملف", "opened the file by the patient's own link"),
     "invite-patient": ("إعطاء المريض رابطًا إلى ملفه", "gave the patient a link to their file"),
     "uninvite-patient": ("إلغاء رابط المريض", "took the patient's link back"),
+    "read-results-waiting": (
+        "مراجعة تقارير وصلت ولم يُعرف فحصها",
+        "looked at reports that arrived and wait for their study",
+    ),
     "read-invitations": ("مراجعة روابط المريض", "looked at the patient's links"),
     "break-glass": ("فتح الملف في حالة طارئة", "opened the file in an emergency"),
 }

@@ -189,6 +189,14 @@ class Scopes:
         named |= {uid for uid, p in places.items() if reach.shows(uid, p.patient_key, p.sites)}
         return [r for r in rows if r["study_uid"] in named]
 
+    async def still(self, reach: Reach, rows: Sequence[Row]) -> list[Row]:
+        """Of rows with `study_uid` those whose study is within a reach now, or is not known, or is none."""
+        if reach.whole:
+            return list(rows)
+        places = await self.places(r["study_uid"] for r in rows if r["study_uid"])
+        beyond = {uid for uid, p in places.items() if not reach.shows(uid, p.patient_key, p.sites)}
+        return [r for r in rows if r["study_uid"] not in beyond]
+
     def forget(self) -> None:
         """People have corrected something: a study may be another's."""
         self._places.clear()

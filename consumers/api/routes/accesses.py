@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -55,7 +56,9 @@ def add(guard: Guard, room: Room) -> None:
 
     async def patient_accesses(ask: Ask) -> Answer:
         key = patient_key_of(ask)
-        found = await _page(ask, room, [queries.accesses_of_patient(key, m) for m in months_of(ask)])
+        listed = await _page(ask, room, [queries.accesses_of_patient(key, m) for m in months_of(ask)])
+        # A study that was filed here by mistake, and is another's now, is not the patient's to know of
+        found = replace(listed, rows=await room.scopes.still(ask.reach, listed.rows))
         shown = [(row["study_uid"], key) for row in found.rows if row["study_uid"]]
         about = OfSearch({"patient_key": (key,)}, shown, key)
         return _answer(ask, about, {"patient_key": key}, found, "patient_key")
