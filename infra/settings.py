@@ -112,6 +112,7 @@ class Settings:
     ehr_timeout_s: float = _s(30.0, "longest a call of it may take")
     ehr_patient_system: str = _s("urn:sijil:eg:national-id", "what it calls the system of Egypt's national ID")
     ehr_create_patients: int = _s(0, "1: a patient whom it does not know is created there; 0: waits in the list")
+    subscription_ca_file: str = _s("", "PEM file of the CAs of subscriptions' endpoints; empty: the system's")
 
     # Kafka
     kafka_bootstrap: str = _s("", "Kafka bootstrap servers; empty: the local stack's")
@@ -171,6 +172,9 @@ class Settings:
         "", "bearer token of commands that call the HTTP door; empty: one of the embedded issuer", secret=True
     )
     session_hours: float = _s(10.0, "longest a log-in of a browser lasts")
+    subscription_secret: str = _s(
+        "", "hex; key that seals the headers of subscriptions' channels (api and delivery)", secret=True
+    )
     session_secret: str = _s(
         "", "hex, 32 bytes; seals the sessions' tokens (api); empty: one of this process", secret=True
     )
@@ -309,6 +313,11 @@ class Settings:
     def chain(self, role: str) -> Path:
         """The folder of this process's event chain (journal and head)."""
         return self.home / "data" / "chain" / role
+
+    @property
+    def public_url(self) -> str:
+        """Where others reach the HTTP door, without a slash at the end."""
+        return self.http_public_url.rstrip("/") or f"http://{self.http_host}:{self.http_port}"
 
     @property
     def letterheads(self) -> Path:

@@ -87,6 +87,9 @@ class Permission(StrEnum):
     RESULT_WRITE = "results.write"
     DELIVERY_READ = "delivery.read"
     DELIVERY_WRITE = "delivery.write"
+    SUBSCRIPTION_READ = "subscription.read"
+    SUBSCRIPTION_WRITE = "subscription.write"
+    SUBSCRIPTION_APPROVE = "subscription.approve"
     SELF_READ = "self.read"
 
 
@@ -127,6 +130,9 @@ PERMISSIONS: Mapping[Permission, str] = {
     Permission.RESULT_WRITE: "say which study they are of",
     Permission.DELIVERY_READ: "what destinations have not got yet",
     Permission.DELIVERY_WRITE: "deliver again",
+    Permission.SUBSCRIPTION_READ: "see subscriptions (FHIR)",
+    Permission.SUBSCRIPTION_WRITE: "subscribe, change and end subscriptions (FHIR)",
+    Permission.SUBSCRIPTION_APPROVE: "say where notifications may go",
     Permission.SELF_READ: "who one is here",
 }
 """Permission → what it allows."""
@@ -143,7 +149,7 @@ class Scope(StrEnum):
     OWN_PATIENTS = "own-patients"
     """Patients whom they refer or treat, as orders, reports and statements say."""
     SELF = "self"
-    """The patient they are."""
+    """The patient they are; of subscriptions their own."""
     PSEUDONYMS = "pseudonyms"
     """UIDs and patient keys, no name and no image."""
     AGGREGATES = "aggregates"
@@ -254,6 +260,9 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.RESULT_WRITE: _S.WHOLE,
         _P.DELIVERY_READ: _S.WHOLE,
         _P.DELIVERY_WRITE: _S.WHOLE,
+        _P.SUBSCRIPTION_READ: _S.WHOLE,
+        _P.SUBSCRIPTION_WRITE: _S.WHOLE,
+        _P.SUBSCRIPTION_APPROVE: _S.WHOLE,
     },
     Role.OFFICER: {
         **_EVERYONE,
@@ -283,6 +292,8 @@ TABLE: Mapping[Role, Mapping[Permission, Scope]] = {
         _P.ORDER_READ: _S.WHOLE,
         _P.ORDER_WRITE: _S.WHOLE,
         _P.CHANGES_READ: _S.WHOLE,
+        _P.SUBSCRIPTION_READ: _S.SELF,
+        _P.SUBSCRIPTION_WRITE: _S.SELF,
     },
     Role.OPERATOR: {
         **_EVERYONE,

@@ -1199,4 +1199,47 @@ STATE_TABLES: tuple[Table, ...] = (
         about="Patients who opened a link, by the SHA-256 of their cookie.",
         ttl_s=86_400,
     ),
+    Table(
+        "subscriptions",
+        {
+            "subscription_id": "text",
+            "version": "int",
+            "owner": "text",
+            "wanted": "text",
+            "topic": "text",
+            "endpoint": "text",
+            "reason": "text",
+            "sealed": "text",
+            "heartbeat_s": "int",
+            "timeout_s": "int",
+            "ends": "timestamp",
+            "since": "timestamp",
+            "changed": "timestamp",
+        },
+        ("subscription_id",),
+        about="FHIR subscriptions as they were asked for; wanted: on, off or deleted; sealed: the headers of the"
+        " channel, encrypted; since: when it was last switched on.",
+    ),
+    Table(
+        "subscription_progress",
+        {
+            "subscription_id": "text",
+            "version": "int",
+            "number": "bigint",
+            "delivery_id": "text",
+            "tried": "int",
+            "error": "text",
+            "sent": "timestamp",
+        },
+        ("subscription_id",),
+        about="How far the delivery of a subscription is: the version whose handshake was answered, the number of its"
+        " last event and which delivery that is, the version that was last tried and what was wrong, when something was"
+        " last taken.",
+    ),
+    Table(
+        "subscription_endpoints",
+        {"prefix": "text", "approved_by": "text", "approved": "timestamp"},
+        ("prefix",),
+        about="Where notifications may go: what their addresses begin with, and who approved it.",
+    ),
 )

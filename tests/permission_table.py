@@ -49,6 +49,7 @@ class Target:
             "ae_title": "NOBODY",
             "invitation": "019550b8-2400-7000-8000-000000000001",
             "destination": "ehr",
+            "subscription": "01890000-0000-7000-8000-000000000001",
             "waiting": "019550b8-2400-7000-8000-000000000001",
         }
         unknown = set(re.findall(r"{(\w+)(?::\w+)?}", path)) - set(parts)

@@ -38,6 +38,7 @@ from consumers.api.routes import (
     fhir_patients,
     fhir_reports,
     fhir_studies,
+    fhir_subscriptions,
     inbox,
     invitations,
     linking,
@@ -49,6 +50,7 @@ from consumers.api.routes import (
     rendered,
     retrieve,
     search,
+    subscription_endpoints,
     timeline,
     times,
     waiting,
@@ -135,6 +137,8 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     fhir_studies.add(app, guard, room)
     fhir_reports.add(guard, room)
     fhir_orders.add(guard, room)
+    fhir_subscriptions.add(app, room)
+    subscription_endpoints.add(app, room)
     timeline.add(guard, room)
     linking.add(guard, room)
     messenger = messages.messenger(settings)

@@ -23,12 +23,12 @@ def ended(
     if reason:
         told |= {"reason": reason, "will_retry": will_retry}
     event: Event
-    if entry.subject.startswith(REPORT):
-        told["report_id"] = entry.subject.removeprefix(REPORT)
+    if entry.about.startswith(REPORT):
+        told["report_id"] = entry.about.removeprefix(REPORT)
         told["version"] = version or getattr(entry.event, "version", 0) or 1
         event = ReportDeliveryFailed(**told) if reason else ReportDelivered(**told)
-    elif entry.subject.startswith(STUDY):
-        told["study_uid"] = entry.subject.removeprefix(STUDY)
+    elif entry.about.startswith(STUDY):
+        told["study_uid"] = entry.about.removeprefix(STUDY)
         event = StudyDeliveryFailed(**told) if reason else StudyDelivered(**told)
     else:
         raise Defect("a delivery is of a study or of a report")

@@ -21,11 +21,13 @@ TIMEOUT_S = 30.0
 COLUMNS = ("recorded", "destination", "report_id", "study_uid", "version", "state", "reason", "attempts")
 
 
-def ask(method: str, path: str, document: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """A request to this installation's door as its operator. Raises Transient, Invalid."""
+def ask(
+    method: str, path: str, document: Mapping[str, str] | None = None, *, role: Role = Role.OPERATOR
+) -> dict[str, Any]:
+    """A request to this installation's door, as its operator if no other role is named. Raises Transient, Invalid."""
     settings = Settings.load("operator")
     url = f"http://{settings.http_host}:{settings.http_port}{path}"
-    headers = {**authorization(settings, Role.OPERATOR), "Content-Type": "application/json"}
+    headers = {**authorization(settings, role), "Content-Type": "application/json"}
     pool = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(connect=5, read=TIMEOUT_S))
     body = None if document is None else json.dumps(document).encode()
     try:

@@ -72,7 +72,7 @@ class Dossiers:
     ) -> None:
         self._tables, self._objects, self._render = tables, objects, printed
         self._letterheads = Letterheads(settings.letterheads)
-        self._base_url = settings.http_public_url.rstrip("/") or f"http://{settings.http_host}:{settings.http_port}"
+        self._base_url = settings.public_url
         self.zone = ZoneInfo(settings.time_zone)
         self.dicomweb = self._base_url + "/dicom-web"
 

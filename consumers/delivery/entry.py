@@ -6,10 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from schemas.errors import Transient
-from schemas.events import Event
+from schemas.events import Event, ReportIssued
 
-STUDY, REPORT = "study/", "report/"
-"""How subjects begin: `study/<StudyInstanceUID>`, `report/<report id>`."""
+STUDY, REPORT, SUBSCRIPTION = "study/", "report/", "subscription/"
+"""How subjects begin: `study/<StudyInstanceUID>`, `report/<report id>`, `subscription/<id>` (all in one order)."""
+
+
+def about(event: Event) -> str:
+    """The study or report that an event is of, as a subject."""
+    if isinstance(event, ReportIssued):
+        return REPORT + event.report_id
+    return STUDY + event.key()
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,13 @@ class Entry:
     def order(self) -> tuple[datetime, int, str]:
         """Before which entries of its subject it goes: a subject's events are in one partition, or are rare."""
         return self.recorded, self.offset, self.id
+
+    @property
+    def about(self) -> str:
+        """The study or report that it is about, as `study/…` or `report/…`."""
+        if not self.subject.startswith(SUBSCRIPTION):
+            return self.subject
+        return about(self.event)
 
 
 @dataclass(frozen=True)

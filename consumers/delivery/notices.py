@@ -93,7 +93,7 @@ class MailDoctor(_Notice):
 
     async def _messages(self, entry: Entry, event: ReportIssued) -> list[Message]:
         settings = self._around.settings
-        base = settings.http_public_url.rstrip("/") or f"http://{settings.http_host}:{settings.http_port}"
+        base = settings.public_url
         inbox = f"{base}/web/inbox"
         referring = [p.person_id for p in event.people if p.relation == "referring"]
         return [

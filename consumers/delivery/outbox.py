@@ -129,6 +129,21 @@ class Outbox:
                     await self._state.apply([Delete(HOURS, where, _micros())])
                     self._hours.discard(hour)
 
+    async def forget(self) -> None:
+        """Nothing is owed any more, and nothing of the log was followed. Only while nobody delivers."""
+        now = _micros()
+        gone: list[Write] = []
+        for owed in await self.load():
+            gone.append(Delete(OPEN, self._key(owed.entry), max(now, int(owed.entry.recorded.timestamp() * 1e6) + 1)))
+        mine = {"destination": self._destination}
+        gone += [Delete(HOURS, {**mine, "hour": h}, now) for h in self._hours]
+        for topic, offsets in (await self.cursors()).items():
+            gone += [Delete(CURSORS, {**mine, "topic": topic, "partition": p}, now) for p in offsets]
+        gone += [Delete(REQUESTS, {**mine, "request_id": r.id}, now) for r in await self.requests()]
+        if gone:
+            await self._state.apply(gone)
+        self._hours.clear()
+
     async def requests(self) -> list[Request]:
         """What people have asked for and was not done yet, oldest first."""
         rows = await self._state.select(Select(REQUESTS, {"destination": self._destination}))

@@ -15,6 +15,9 @@ from consumers.delivery.destination import Around, Destination, Make
 from consumers.delivery.feed import Ends, Feed
 from consumers.delivery.outbox import Outbox
 from consumers.delivery.positions import Positions
+from consumers.delivery.subscriptions.keeper import Keeper
+from consumers.delivery.subscriptions.receiver import RestHook
+from consumers.delivery.subscriptions.seal import Seal
 from infra import service, telemetry
 from infra.active_views import active_keyspace
 from infra.cassandra import CassandraTables
@@ -56,20 +59,26 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
     objects, kafka = S3Objects(settings), KafkaLog(settings)
     chain = await asyncio.to_thread(ChainedLog.open, settings, "delivery", kafka, objects)
     positions, ends = Positions(lambda: views), Ends(kafka)
-    deliverers = []
-    for destination in installed(Around(settings, lambda: views, lambda: state, objects)):
+
+    def begin(destination: Destination, first_ms: int) -> Deliverer:
         outbox, queue = Outbox(state, destination.name), new_queue()
-        feed = Feed(kafka, ends, destination, outbox, queue, since_ms=since_ms(settings))
-        deliverers.append(Deliverer(destination, outbox, queue, feed, positions, chain))
+        feed = Feed(kafka, ends, destination, outbox, queue, since_ms=first_ms)
+        return Deliverer(destination, outbox, queue, feed, positions, chain)
+
+    around = Around(settings, lambda: views, lambda: state, objects)
+    deliverers = [begin(destination, since_ms(settings)) for destination in installed(around)]
+    ca_file, fhir = settings.subscription_ca_file, f"{settings.public_url}/fhir"
+    keeper = Keeper(state, Seal(settings), lambda: RestHook(ca_file), begin, fhir)
     health = HealthServer(
         settings.health_host,
         settings.delivery_health_port,
-        ready=lambda: checks(deliverers),
-        figures=lambda: figures(deliverers) | {"chain_backlog": chain.backlog},
+        ready=lambda: checks([*deliverers, *keeper]),
+        figures=lambda: figures([*deliverers, *keeper]) | {"chain_backlog": chain.backlog},
     )
     log.info("delivery starts", keyspace=keyspace, count=len(deliverers))
     try:
-        return await service.until_stopped(stop, [service.watch_keyspace(views), *(d.run() for d in deliverers)])
+        running = [service.watch_keyspace(views), keeper.run(), *(d.run() for d in deliverers)]
+        return await service.until_stopped(stop, running)
     finally:
         await asyncio.to_thread(chain.close, CHAIN_CLOSE_S)
         kafka.close()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from consumers.fhir.codes import MEDIA_TYPE, VERSION, Resource, compact
+from consumers.fhir.subscription import TOPIC_EXTENSION
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,10 @@ class Ability:
     parameters: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     includes: Sequence[str] = ()
     about: str = ""
+    operations: Mapping[str, str] = field(default_factory=dict)
+    """Name → canonical of its definition."""
+    topics: Sequence[str] = ()
+    """Canonicals of the topics of subscriptions."""
 
 
 def capability_statement(abilities: Iterable[Ability], *, base: str, version: str, date: str) -> Resource:
@@ -58,14 +63,16 @@ def capability_statement(abilities: Iterable[Ability], *, base: str, version: st
 def _resource(ability: Ability) -> Resource:
     return compact(
         {
+            "extension": [{"url": TOPIC_EXTENSION, "valueCanonical": t} for t in ability.topics],
             "type": ability.resource,
             "documentation": ability.about,
             "interaction": [{"code": i} for i in ability.interactions],
-            "versioning": "versioned" if "vread" in ability.interactions else "no-version",
+            "versioning": "versioned" if {"vread", "update"} & set(ability.interactions) else "no-version",
             "searchInclude": list(ability.includes),
             "searchParam": [
                 {"name": name, "type": kind, "documentation": about}
                 for name, (kind, about) in ability.parameters.items()
             ],
+            "operation": [{"name": n, "definition": d} for n, d in ability.operations.items()],
         }
     )

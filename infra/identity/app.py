@@ -92,7 +92,7 @@ def _no_tables() -> Tables:
 
 def embedded_url(settings: Settings) -> str:
     """The issuer (`iss`) of the embedded issuer's tokens."""
-    base = settings.http_public_url.rstrip("/") or f"http://{settings.http_host}:{settings.http_port}"
+    base = settings.public_url
     return f"{base}/oidc"
 
 

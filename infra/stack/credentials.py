@@ -59,6 +59,7 @@ SHARED: Mapping[str, tuple[Role, ...]] = {
     "patient_secret": ("worker", "hl7"),
     "search_secret": ("api", "gateway"),
     "session_secret": ("api",),
+    "subscription_secret": ("api", "delivery"),
     "dead_letter_key": ("worker", "archiver", "operator"),
 }
 

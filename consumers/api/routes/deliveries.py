@@ -17,12 +17,14 @@ from consumers.api import queries
 from consumers.api.room import Room
 from consumers.delivery import outbox
 from consumers.delivery.dossier import event_of_report, event_of_study
-from consumers.delivery.entry import REPORT, STUDY, Entry
+from consumers.delivery.entry import REPORT, STUDY, SUBSCRIPTION, Entry, about
 from consumers.delivery.outbox import HOURS, OPEN
+from consumers.delivery.subscriptions.store import PREFIX
 from infra import clock
 from infra.http_caller import caller_of, needs
 from infra.ports import Row, Select, Tables
 from schemas.errors import Invalid, NotFound
+from schemas.events import decode_payload
 from schemas.roles import Permission
 from schemas.tables import STATE_KEYSPACE
 
@@ -82,6 +84,10 @@ def add(app: FastAPI, room: Room) -> None:
             raise NotFound("there is no such destination, or it was never told anything")
         asked = _asked(await request.body())
         id, actor = str(clock.uuid7()), caller_of(request).actor
+        if destination.startswith(PREFIX) and (asked.report_id or asked.study_uid):
+            raise Invalid(
+                "delivery-request", "a subscription is told of what happens, once: {} tries now what it is owed"
+            )
         entry = await _entry(room, asked, id, destination, actor)
         await state.apply([outbox.request(destination, id, entry, actor)])
         return JSONResponse({"request_id": id}, 202, {"Cache-Control": "no-store"})
@@ -121,7 +127,8 @@ def _summed(rows: Sequence[Row], now: datetime) -> list[dict[str, Any]]:
 
 
 def _told(row: Row, now: datetime) -> dict[str, Any]:
-    kind, _, id = row["subject"].partition("/")
+    event = decode_payload(row["event_type"], row["event"].encode())
+    kind, _, id = (about(event) if row["subject"].startswith(SUBSCRIPTION) else row["subject"]).partition("/")
     told: dict[str, Any] = {
         "delivery_id": row["delivery_id"],
         "destination": row["destination"],
@@ -133,7 +140,7 @@ def _told(row: Row, now: datetime) -> dict[str, Any]:
         "late": (now - row["recorded"]).total_seconds() > LATE_S,
     }
     if kind + "/" == REPORT:
-        told["version"] = msgspec.json.decode(row["event"]).get("version", 1)
+        told["version"] = getattr(event, "version", 1)
     if row["reason"]:
         told["reason"] = row["reason"]
     if row["next_attempt"] is not None:

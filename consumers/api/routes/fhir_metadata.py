@@ -13,6 +13,7 @@ from consumers.api.fhir_query import INCLUDES, PARAMETERS
 from consumers.api.room import Room
 from consumers.fhir.capability import Ability, capability_statement
 from consumers.fhir.codes import MEDIA_TYPE
+from consumers.fhir.subscription import STATUS_OPERATION, TOPICS
 from infra import clock
 from infra.http_door import HttpDoor
 
@@ -20,6 +21,15 @@ ELSEWHERE = (
     Ability("AuditEvent", ("read", "search-type"), {"date": ("date", "when it was recorded")}, about="who saw what"),
     Ability("Practitioner", ("read", "search-type"), {"identifier": ("token", "a number of the person")}),
     Ability("PractitionerRole", ("read", "search-type"), {"practitioner": ("reference", "of whom")}),
+    Ability(
+        "Subscription",
+        ("create", "read", "update", "delete", "search-type"),
+        {"status": ("token", "requested, active, error or off"), "criteria": ("uri", "canonical of a topic")},
+        about="With topics (Subscriptions R5 Backport): rest-hook, id-only, to endpoints that were approved. "
+        + "; ".join(f"{topic}: {about}" for topic, about in TOPICS.items()),
+        operations={"status": STATUS_OPERATION},
+        topics=tuple(TOPICS),
+    ),
 )
 """What other routes of this door answer."""
 

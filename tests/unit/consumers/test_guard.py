@@ -32,6 +32,13 @@ STAFF = {
 }
 DELIVERIES = {"/deliveries", "/deliveries/{destination}"}
 """They hold ids and codes alone."""
+SUBSCRIPTIONS = {
+    "/fhir/Subscription",
+    "/fhir/Subscription/{subscription}",
+    "/fhir/Subscription/{subscription}/$status",
+    "/subscription-endpoints",
+}
+"""They hold topics, addresses and counts."""
 DECISIONS = {"/emergency", "/results-waiting/{waiting}", "/invitations", "/invitations/{invitation}"}
 """They take something in."""
 OF_THE_DOOR = {
@@ -40,6 +47,7 @@ OF_THE_DOOR = {
     "/ae",
     *DECISIONS,
     *DELIVERIES,
+    *SUBSCRIPTIONS,
     "/fhir/Endpoint",
     "/fhir/Endpoint/{endpoint}",
     *STAFF,

@@ -1,0 +1,1 @@
+"""FHIR subscriptions: each is a destination of its own, that begins and ends while the process runs."""
