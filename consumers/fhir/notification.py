@@ -102,11 +102,11 @@ def bundle(about: About, kind: str, *, id: str, moment: str, event: Happened | N
 
 def answer(about: About, here: str) -> Resource:
     """What `$status` answers."""
-    entry = {"resource": {"id": about.id, **status(about, QUERY)}, "search": {"mode": "match"}}
+    told = {"id": about.id, **status(about, QUERY)}
     return {
         "resourceType": "Bundle",
         "type": "searchset",
         "total": 1,
         "link": [{"relation": "self", "url": here}],
-        "entry": [{"fullUrl": f"{about.address}/$status", **entry}],
+        "entry": [{"fullUrl": f"urn:uuid:{about.id}", "resource": told, "search": {"mode": "match"}}],
     }

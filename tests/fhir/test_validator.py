@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from consumers.fhir.ids import patient_id
+from consumers.fhir.notification import HANDSHAKE, HEARTBEAT, NOTIFICATION, About, Happened, answer, bundle
+from consumers.fhir.subscription import REPORT_ISSUED, Asked, resource
 from schemas.events import PatientLinked
 from schemas.tables import Upsert
 from tests.fhir.validator import faults
@@ -61,7 +64,23 @@ def resources() -> list[dict[str, Any]]:
         f"/fhir/AuditEvent/{ACCESS}",
         "/fhir/AuditEvent?patient=" + key_of("P-77"),
     ]
-    return [a.json() for a in asked(archive, paths)]
+    return [a.json() for a in asked(archive, paths)] + notified()
+
+
+def notified() -> list[dict[str, Any]]:
+    """A subscription, its status, and what its endpoint is sent."""
+    about = About("http://sijil.test/fhir", ACCESS, REPORT_ISSUED, "active", 3)
+    wanted = Asked(REPORT_ISSUED, "https://his.test/hook", True, "reports", (("Authorization", "Bearer 1"),), 60)
+    moment = "2025-03-01T08:00:00Z"
+    event = Happened(3, moment, f"DiagnosticReport/{REPORT}", new=False)
+    return [
+        resource(wanted, id=ACCESS, version=2, changed=moment, status="error", error="not-reachable"),
+        answer(replace(about, error="not-reachable"), "http://sijil.test/fhir/Subscription"),
+        bundle(about, HANDSHAKE, id=REPORT, moment=moment),
+        bundle(about, HEARTBEAT, id=REPORT, moment=moment),
+        bundle(about, NOTIFICATION, id=REPORT, moment=moment, event=event),
+        bundle(about, NOTIFICATION, id=REPORT, moment=moment, event=replace(event, new=True)),
+    ]
 
 
 @pytest.mark.slow

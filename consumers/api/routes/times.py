@@ -14,6 +14,7 @@ from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
 from consumers.api.room import Room
 from consumers.api.routes.lists import JSON
 from consumers.api.times import INTERVALS, STEPS, Way, grouping, summary, way
+from consumers.delivery.subscriptions.store import PREFIX
 from infra import clock
 from infra.ports import Row
 from schemas.errors import Forbidden, Invalid, NotFound
@@ -145,7 +146,11 @@ async def _with_deliveries(room: Room, milestones: Sequence[list[Row]]) -> list[
     reports = sorted({row["of"] for rows in milestones for row in rows if row["step"] == "final"})
     answers = await room.views.tables.select_many([queries.delivered(r) for r in reports]) if reports else []
     told = {
-        report: [{"step": "delivered", "at": datetime.fromisoformat(d["occurred"]), "kind": ""} for d in deliveries]
+        report: [
+            {"step": "delivered", "at": datetime.fromisoformat(d["occurred"]), "kind": ""}
+            for d in deliveries
+            if not d["destination"].startswith(PREFIX)  # a notification has no report in it
+        ]
         for report, deliveries in zip(reports, answers, strict=True)
     }
     return [rows + [d for of in {r["of"] for r in rows} for d in told.get(of, ())] for rows in milestones]

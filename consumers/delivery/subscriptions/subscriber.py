@@ -82,7 +82,7 @@ class Subscriber:
                 moment=clock.rfc3339(clock.now()),
                 event=event,
             )
-            await self._send(told, entry.id)  # Steps 2 and 3
+            await self._send(of, told, entry.id)  # Steps 2 and 3
         return Delivered()
 
     async def beat(self) -> bool:
@@ -104,7 +104,7 @@ class Subscriber:
             id = derived_id("notification", of.id, kind, of.version, clock.rfc3339(now))
             told = bundle(self._about(status, known.number), kind, id=id, moment=clock.rfc3339(now))
             try:
-                await self._send(told, id, version=of.version)
+                await self._send(of, told, id, version=of.version)
             except Away as away:
                 self._tries += 1
                 after_s = back_off(RETRY_FIRST_S, RETRY_MOST_S, self._tries, random.SystemRandom().random)
@@ -119,9 +119,11 @@ class Subscriber:
 
     # ---------------------------------------------------------------------------------------------- the calls
 
-    async def _send(self, told: Resource, key: str, version: int = 0) -> None:
-        """Send, and note how that went; with a `version` its handshake is done. Raises Away."""
-        of = self.of
+    async def _send(self, of: Subscription, told: Resource, key: str, version: int = 0) -> None:
+        """Send to it as it was when that was decided, and note how that went; with a `version` its handshake is done.
+
+        Raises Away.
+        """
         try:
             try:
                 headers = self._seal.opened(of.sealed)

@@ -122,16 +122,13 @@ def archive() -> MemoryArchive:
     archive.told(access("radiologist", "read-report", "1.2.3"))
     archive.told(access("patient", "read-report", None))
     archive.told(report("amended", 3))
-    archive.told(
-        ReportDelivered(
-            delivery_id=REPORT,
-            destination="ehr",
-            attempt=1,
-            occurred="2025-03-01T08:01:00Z",
-            report_id=REPORT,
-            version=2,
+    # Who was only notified has no report
+    for destination, occurred in (("subscription-1", "2025-03-01T08:00:01Z"), ("ehr", "2025-03-01T08:01:00Z")):
+        archive.told(
+            ReportDelivered(
+                delivery_id=REPORT, destination=destination, attempt=1, occurred=occurred, report_id=REPORT, version=2
+            )
         )
-    )
     return archive
 
 

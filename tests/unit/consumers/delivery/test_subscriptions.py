@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from aiohttp import web
+from click.testing import CliRunner
 
 from consumers.delivery import feed as feed_module
 from consumers.delivery import queue as queue_module
@@ -22,6 +23,7 @@ from consumers.delivery.feed import Ends, Feed
 from consumers.delivery.outbox import Outbox
 from consumers.delivery.positions import Positions
 from consumers.delivery.queue import Queue
+from consumers.delivery.subscriptions import command as command_module
 from consumers.delivery.subscriptions import keeper as keeper_module
 from consumers.delivery.subscriptions import subscriber as subscriber_module
 from consumers.delivery.subscriptions.endpoint import approved, checked
@@ -517,3 +519,23 @@ def test_it_ends_by_itself() -> None:
     later = replace(of, ends=now + timedelta(seconds=1))
     assert status(later, Progress(version=1), ["https://a"], now) == ("active", "")
     assert status(later, Progress(), ["https://a"], now) == ("requested", "")
+
+
+def test_the_command_asks_the_door_as_an_administrator(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def ask(method: str, path: str, document: Any = None, *, role: Role) -> dict[str, Any]:
+        asked.append((method, path, document, role))
+        row = {"prefix": "https://a/b", "approved": "2026-11-23T08:00:00Z", "approved_by": "person:1"}
+        return {"prefix": "https://a/b", "endpoints": [row]}
+
+    monkeypatch.setattr(command_module, "ask", ask)
+    for words in (["approve", "https://a/b/"], ["list"], ["withdraw", "https://a/b"]):
+        done = CliRunner().invoke(command_module.command, words)
+        assert done.exit_code == 0, done.output
+        assert "https://a/b" in done.output or words[0] == "withdraw"
+    assert asked == [
+        ("POST", "/subscription-endpoints", {"prefix": "https://a/b/"}, Role.ADMINISTRATOR),
+        ("GET", "/subscription-endpoints", None, Role.ADMINISTRATOR),
+        ("DELETE", "/subscription-endpoints?prefix=https%3A%2F%2Fa%2Fb", None, Role.ADMINISTRATOR),
+    ]
