@@ -277,6 +277,13 @@ def test_a_receiver_that_is_down_gets_all_when_it_is_back_and_holds_up_no_other(
             assert {told(e)["event-number"] for e in down.of("event-notification")} == {"1"}
             shown = (await client.get(f"/fhir/Subscription/{bad['id']}")).json()
             assert (shown["status"], shown["error"]) == ("error", "http-503")
+            place.who.who = place.caller(Role.OPERATOR, "operator")
+            owed = (await client.get("/deliveries?destination=subscription-" + bad["id"])).json()["deliveries"]
+            assert {r["report_id"] for r in owed} == {derived_id("report", n) for n in range(5)}
+            again = f"/deliveries/subscription-{bad['id']}"
+            assert (await client.post(again, json={"report_id": derived_id("report", 1)})).status_code == 400
+            assert (await client.post(again, json={})).status_code == 202
+            place.who.who = place.caller(Role.EHR)
         tried = len(down.came)
         async with down.listening(), place.door() as client:
             down.answer = 202
