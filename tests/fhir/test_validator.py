@@ -75,7 +75,7 @@ def notified() -> list[dict[str, Any]]:
     event = Happened(3, moment, f"DiagnosticReport/{REPORT}", new=False)
     return [
         resource(wanted, id=ACCESS, version=2, changed=moment, status="error", error="not-reachable"),
-        answer(replace(about, error="not-reachable"), "http://sijil.test/fhir/Subscription"),
+        answer(replace(about, error="not-reachable"), f"{about.address}/$status"),
         bundle(about, HANDSHAKE, id=REPORT, moment=moment),
         bundle(about, HEARTBEAT, id=REPORT, moment=moment),
         bundle(about, NOTIFICATION, id=REPORT, moment=moment, event=event),
@@ -86,7 +86,7 @@ def notified() -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_what_the_door_gives_is_fhir_r4() -> None:
     found = resources()
-    kinds = {e["resource"]["resourceType"] for r in found for e in r.get("entry", ())}
+    kinds = {e["resource"]["resourceType"] for r in found for e in r.get("entry", ()) if "resource" in e}
     assert {"Patient", "ImagingStudy", "DiagnosticReport", "ServiceRequest", "Endpoint"} <= kinds
     wrong = {"resourceType": "ImagingStudy", "id": "x", "status": "seen", "subject": {"reference": "Patient/1"}}
     told = faults([*found, wrong])
