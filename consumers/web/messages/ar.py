@@ -483,7 +483,6 @@ MESSAGES: Mapping[str, str] = {
     "action.open-link": "فتح الرابط الخاص",
     "action.invite-patient": "إعطاء المريض رابطًا",
     "action.uninvite-patient": "إلغاء رابط المريض",
-    "action.read-results-waiting": "نتائج تنتظر فحصها",
     "action.read-invitations": "روابط المريض",
     "action.patient-invite": "إعطاء المريض رابطًا",
     "reason.link-secret": "رقم سري أو رمز خاطئ",

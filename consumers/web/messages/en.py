@@ -591,7 +591,6 @@ MESSAGES: Mapping[str, str] = {
     "action.open-link": "opening the own link",
     "action.invite-patient": "giving the patient a link",
     "action.uninvite-patient": "taking the patient's link back",
-    "action.read-results-waiting": "results that wait",
     "action.read-invitations": "the patient's links",
     "action.patient-invite": "giving the patient a link",
     "reason.link-secret": "wrong PIN or code",
