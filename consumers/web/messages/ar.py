@@ -548,6 +548,7 @@ MESSAGES: Mapping[str, str] = {
     "action.changes-read": "سجل التغييرات",
     "action.results-read": "النتائج المنتظرة",
     "action.results-write": "البت في النتائج المنتظرة",
+    "action.read-results-waiting": "النتائج المنتظرة",
     "action.delivery-read": "ما لم يُسلَّم بعد",
     "action.delivery-write": "إعادة التسليم",
     "action.subscription-read": "الاشتراكات",

@@ -656,6 +656,7 @@ MESSAGES: Mapping[str, str] = {
     "action.changes-read": "change feed",
     "action.results-read": "results that wait",
     "action.results-write": "deciding on results that wait",
+    "action.read-results-waiting": "results that wait",
     "action.delivery-read": "what was not delivered yet",
     "action.delivery-write": "delivering again",
     "action.subscription-read": "subscriptions",
