@@ -26,16 +26,19 @@ up: stack  ## start in the background
 down: .venv/installed  ## end what `up` started; data stays in .sijil
 	@$(BIN)/sijil down
 
-# Three lanes side by side, since each waits for something half of its time: what the servers do, processes that are killed
-# and started again, and what needs no server. The second and the third are told at the end.
-KILLS := tests/crash tests/stack/test_supervisor.py
+# Two lanes side by side, since each waits for something half of its time. The first is what the servers do; the second is
+# what is killed and started again, then what needs no server. It is told at the end.
 LANE = $(BIN)/pytest -p no:cacheprovider
+WITHOUT = $(LANE) -m "not connected"
 test: tools  ## check, and the whole test suite on the real stack
-	@$(LANE) -m connected $(KILLS) $(PYTEST_ARGS) >.second-lane.log 2>&1 & second=$$!; \
-	( $(MAKE) --no-print-directory check && $(LANE) -m "not connected" $(PYTEST_ARGS) ) >.third-lane.log 2>&1 & third=$$!; \
-	$(LANE) -m connected $(KILLS:%=--ignore=%) $(PYTEST_ARGS); first=$$?; \
-	wait $$second; second=$$?; wait $$third; third=$$?; cat .second-lane.log .third-lane.log; \
-	rm -f .second-lane.log .third-lane.log; exit $$((first | second | third))
+	@( make --no-print-directory check; checked=$$?; \
+	$(LANE) -m connected tests/crash $(PYTEST_ARGS); crash=$$?; \
+	$(WITHOUT) --ignore=tests/unit $(PYTEST_ARGS) >.doors.log 2>&1 & doors=$$!; \
+	$(WITHOUT) tests/unit $(PYTEST_ARGS); unit=$$?; \
+	wait $$doors; doors=$$?; cat .doors.log; rm -f .doors.log; \
+	exit $$((checked | crash | unit | doors)) ) >.second-lane.log 2>&1 & second=$$!; \
+	$(LANE) -m connected --ignore=tests/crash $(PYTEST_ARGS); first=$$?; \
+	wait $$second; second=$$?; cat .second-lane.log; rm -f .second-lane.log; exit $$((first | second))
 
 check: stack  ## lint, formatting, types, who imports whom, generated files
 	$(BIN)/ruff check .

@@ -286,7 +286,7 @@ def test_the_way_of_a_patient_by_pages(archive: MemoryArchive) -> None:
                 assert pages[-1].status_code == 200, (where, pages[-1].text)
         study = next(p.text for p in pages if f"/studies/{STUDY}?lang=ar" in str(p.url))
         assert "لا توجد علامات حادة" in study
-        assert "&lt;b&gt;12 × 9 mm" in study
+        assert "\u2066&lt;b&gt;12\u00a0×\u00a09\u00a0mm\u2069" in study
         assert f"/reports/{REPORT}/pdf?lang=ar" in study
         images = next(p.text for p in pages if "images?lang=en" in str(p.url))
         images = images.replace("\u2068", "").replace("\u2069", "")
