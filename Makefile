@@ -26,18 +26,19 @@ up: stack  ## start in the background
 down: .venv/installed  ## end what `up` started; data stays in .sijil
 	@$(BIN)/sijil down
 
-# Two lanes side by side, since each waits for something half of its time. The first is what the servers do; the second is
-# what is killed and started again, then what needs no server. It is told at the end.
+# Two lanes side by side, since each waits for something half of its time: what the servers do; and what is killed and
+# started again (with the unit tests beside it, which need no server), then the doors alone. The second is told at the end.
+KILLS := tests/crash tests/stack/test_verify_log.py
 LANE = $(BIN)/pytest -p no:cacheprovider
 WITHOUT = $(LANE) -m "not connected"
 test: tools  ## check, and the whole test suite on the real stack
 	@( make --no-print-directory check; checked=$$?; \
-	$(LANE) -m connected tests/crash $(PYTEST_ARGS); crash=$$?; \
-	$(WITHOUT) --ignore=tests/unit $(PYTEST_ARGS) >.doors.log 2>&1 & doors=$$!; \
-	$(WITHOUT) tests/unit $(PYTEST_ARGS); unit=$$?; \
-	wait $$doors; doors=$$?; cat .doors.log; rm -f .doors.log; \
+	$(WITHOUT) tests/unit $(PYTEST_ARGS) >.unit.log 2>&1 & unit=$$!; \
+	$(LANE) -m connected $(KILLS) $(PYTEST_ARGS); crash=$$?; \
+	$(WITHOUT) --ignore=tests/unit $(PYTEST_ARGS); doors=$$?; \
+	wait $$unit; unit=$$?; cat .unit.log; rm -f .unit.log; \
 	exit $$((checked | crash | unit | doors)) ) >.second-lane.log 2>&1 & second=$$!; \
-	$(LANE) -m connected --ignore=tests/crash $(PYTEST_ARGS); first=$$?; \
+	$(LANE) -m connected $(KILLS:%=--ignore=%) $(PYTEST_ARGS); first=$$?; \
 	wait $$second; second=$$?; cat .second-lane.log; rm -f .second-lane.log; exit $$((first | second))
 
 check: stack  ## lint, formatting, types, who imports whom, generated files

@@ -26,7 +26,7 @@ class TestMemoryLog(LogContract):
 class TestKafkaLog(LogContract):
     @pytest.fixture
     def log(self, stack: LocalStack) -> Iterator[Log]:
-        log = KafkaLog(stack.settings("api"), stall_s=1.0, delivery_s=5.0)
+        log = KafkaLog(stack.settings("api"), stall_s=3.0, delivery_s=5.0)
         yield log
         log.close()
 
