@@ -21,7 +21,9 @@ from schemas.names import fold_tokens
 PROPOSED_FROM = 80
 """Below it two files are not shown to anybody."""
 SHARDS = 16
-"""Partitions of the proposals."""
+"""Partitions of the proposals, by the lesser key of each pair."""
+MIRROR = SHARDS
+"""Added to a shard: the same rows by the greater key, where a file that has changed finds all of its own."""
 NAME_FROM = 75
 WORDS_LEAST = 2
 NAME, BORN, PHONE = "name", "birth-date", "phone"
@@ -48,9 +50,9 @@ class Likeness:
     why: tuple[str, ...]
 
 
-def shard_of(one: str, other: str) -> int:
-    """Which part of the proposals a pair of patient keys is in; `one` is the lesser."""
-    return crc32(f"{one} {other}".encode()) % SHARDS
+def shard_of(patient_key: str) -> int:
+    """Which part of the proposals those that begin with a patient key are in."""
+    return crc32(patient_key.encode()) % SHARDS
 
 
 def likeness(one: Person, other: Person) -> Likeness | None:

@@ -136,7 +136,7 @@ LIKE_COLUMNS: dict[str, str] = {
     "patient_name": "text",
     "birth": "text",  # YYYYMMDD
     "sex": "text",
-    "seen_offset": "bigint",
+    "stamp": "bigint",  # grows with every change of the row
 }
 """What somebody is compared by with others."""
 
@@ -542,14 +542,16 @@ TABLES: tuple[Table, ...] = (
             "patient_key": "text",
             "other_key": "text",
             "origin": "text",  # birth-date, phone
+            "shared": "text",  # which one
             "score": "int",
             "why": "frozen<list<text>>",
+            "stamp": "bigint",  # its timestamp: the sum of both files' stamps, the same whichever came last
         },
         ("shard",),
-        ("patient_key", "other_key", "origin"),
+        ("patient_key", "other_key", "origin", "shared"),
         source="patients, orders",
-        about="Files that look like one person's, 0 to 100, for a person to decide; patient_key is the lesser one. Its"
-        " timestamp is the sum of both files' offsets: the same whichever came last.",
+        about="Files that look like one person's, 0 to 100, for a person to decide. Shards below 16: patient_key is the"
+        " lesser one; from 16: the same rows by the greater one.",
     ),
     Table(
         "rejections",

@@ -15,7 +15,7 @@ from schemas.events import PackStored
 from schemas.pack import Manifest
 from schemas.tables import Upsert, Write
 from streams import corrections, counting
-from streams.alike import Alike
+from streams.alike import LISTS, Alike
 from streams.arrivals import Folded, fold, fresh
 from streams.counting import Counted, counted, tallied
 from streams.dispatch import BY_STUDY, CORRECTIONS, project
@@ -69,8 +69,8 @@ class Projector:
             writes += await self._corrections([f for f in part if type(f.event) in CORRECTIONS], applied)
             writes += await self._arrivals([f for f in part if type(f.event) in BY_STUDY], applied)
             news, said = self._unsaid(writes)
-            await self._tables.apply(news)
             applied.writes += await self._alike.look(news)
+            await self._tables.apply([w for w in news if w.table not in LISTS])
             if len(self._said) + len(said) > SAID_MAX:
                 self._said.clear()
             self._said |= said

@@ -52,18 +52,22 @@ def stated(
         was = _columns(event, material.before, secret) | {"day": event.day_before}
         left = _rows(event.order_id, was)
         writes += [Delete(t, key, fact.offset) for t, key in left.items() if rows.get(t) != key]
-    if now.phone and now.patient_name and columns["patient_key"]:
-        like = {
-            "patient_name": columns["patient_name"],
-            "birth": now.birth_date,
-            "sex": now.sex,
-            "seen_offset": fact.offset,
-        }
-        key = {"phone": now.phone[:KEY_MAX], "patient_key": columns["patient_key"]}
-        writes.append(Upsert("patients_by_phone", key, like, fact.offset))
+        left_phone = _phone(was, material.before)
+        if left_phone != _phone(columns, now):
+            writes += [Delete("patients_by_phone", key, fact.stamp) for key in left_phone]
+    for key in _phone(columns, now):
+        like = {"patient_name": columns["patient_name"], "birth": now.birth_date, "sex": now.sex, "stamp": fact.stamp}
+        writes.append(Upsert("patients_by_phone", key, like, fact.stamp))
     for table, key in rows.items():
         writes.append(Upsert(table, key, {n: v for n, v in columns.items() if n not in key}, fact.offset))
     return writes + milestones.of_order(fact, event)
+
+
+def _phone(columns: Mapping[str, Any], order: Order) -> list[dict[str, str]]:
+    """Where the patient of an order is listed by telephone number, if anywhere; what was said last of both holds."""
+    if not (order.phone and order.patient_name and columns["patient_key"]):
+        return []
+    return [{"phone": order.phone[:KEY_MAX], "patient_key": columns["patient_key"]}]
 
 
 def _rows(order_id: str, columns: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

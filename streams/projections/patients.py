@@ -32,15 +32,6 @@ def seen(fact: Fact, event: PatientSeen, person: StudyPart) -> list[Write]:
         "last_study_uid": event.study_uid,
     }
     writes: list[Write] = [Upsert("patients", {"patient_key": event.patient_key}, columns, fact.offset)]
-    if person.birth_date and person.patient_name:
-        key = {"birth_date": person.birth_date, "patient_key": event.patient_key}
-        like = {
-            "patient_name": person.patient_name,
-            "birth": person.birth_date,
-            "sex": person.sex,
-            "seen_offset": fact.offset,
-        }
-        writes.append(Upsert("patients_by_birth_date", key, like, fact.offset))
     if event.proposal:
         key = {"month": fact.day[:6], "study_uid": event.study_uid, "patient_key": event.patient_key}
         columns = {"proposal": event.proposal, "site": event.site}

@@ -122,8 +122,14 @@ def archive() -> MemoryArchive:
         ),
         Upsert(
             "link_proposals",
-            {"shard": shard_of(*PAIR), "patient_key": PAIR[0], "other_key": PAIR[1], "origin": "birth-date"},
-            {"score": 97, "why": ["name-alike", "birth-date"]},
+            {
+                "shard": shard_of(PAIR[0]),
+                "patient_key": PAIR[0],
+                "other_key": PAIR[1],
+                "origin": "birth-date",
+                "shared": "19800101",
+            },
+            {"score": 97, "why": ["name-alike", "birth-date"], "stamp": 1},
             1,
         ),
     ]

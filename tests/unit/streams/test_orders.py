@@ -91,6 +91,8 @@ def rows(tables: MemoryTables, table: str, **key: Any) -> list[Row]:
 def test_an_order_is_where_it_is_now_and_nowhere_else() -> None:
     tables = after((0,))
     (row,) = rows(tables, "orders_by_site_day", site="CAI-01", day="20261123")
+    listed = rows(tables, "patients_by_phone", phone=WHOLE.phone)
+    assert [r["patient_key"] for r in listed] == [key_of(MOTHERS)]
     assert (row["order_id"], row["accession"], row["patient_name"]) == (ID, MOTHERS.accession, WHOLE.patient_name)
     assert (row["scheduled"], row["status"], row["version"]) == ("", "active", 1)
     tables = after((0, 1, 2))
@@ -99,6 +101,8 @@ def test_an_order_is_where_it_is_now_and_nowhere_else() -> None:
     assert not rows(tables, "orders_by_accession", site="CAI-01", accession=MOTHERS.accession)
     assert not rows(tables, "orders_by_referrer", requester="dr-8")
     assert not rows(tables, "orders_by_patient", patient_key=key_of(MOTHERS))
+    listed = rows(tables, "patients_by_phone", phone=WHOLE.phone)
+    assert [(r["patient_key"], r["stamp"]) for r in listed] == [(key_of(WHOLE), 3 * 1024)]
     for table, key in (
         ("orders_by_site_day", {"site": "CAI-01", "day": "20261124"}),
         ("orders_by_accession", {"site": "CAI-01", "accession": WHOLE.accession}),
