@@ -70,9 +70,9 @@ lock: .venv/installed  ## pin today's versions of the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --extra demo --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --upgrade -o $(LOCK)
 
-# For the tests alone: two independent DICOM toolkits, a browser, node for an independent parser of AsyncAPI, and jars.
+# For the tests alone: two independent DICOM toolkits, a browser, node for a parser of AsyncAPI and an OpenID
+# provider that are not ours, and jars.
 tools: stack
-	@$(BIN)/python -m tests.jars
 	@missing=""; test -x /usr/bin/storescu || missing="dcmtk"; \
 	test -x /usr/bin/dciodvfy || missing="$$missing dicom3tools"; \
 	test -x /usr/bin/chromium || missing="$$missing chromium"; \
@@ -80,3 +80,4 @@ tools: stack
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" != 0 ]; then echo "missing for some tests: apt-get install $$missing"; exit 0; fi; \
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+	@$(BIN)/python -m tests.jars

@@ -162,6 +162,9 @@ class Settings:
     oidc_audience: str = _s("sijil", "audience (aud) of access tokens for this archive")
     oidc_client_id: str = _s("sijil-web", "client id of the web pages at the OIDC provider")
     oidc_client_secret: str = _s("", "its secret, where the provider wants one beside PKCE", secret=True)
+    oidc_resource: str = _s(
+        "", "resource (RFC 8707) that the web pages ask an access token for, where the provider wants one named"
+    )
     oidc_scopes: str = _s("openid profile offline_access", "scopes that the web pages ask for")
     oidc_role_claim: str = _s("sijil_role", "claim with the role, or the list of roles")
     oidc_sites_claim: str = _s("sijil_sites", "claim with the list of sites")

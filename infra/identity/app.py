@@ -194,7 +194,10 @@ def _add_login(app: FastAPI, identity: Identity) -> None:
         where = ""
         if session := request.scope["state"].get("session", ""):
             tokens = await sessions.end(session)
-            where = await provider.end(tokens) if tokens else ""
+            try:
+                where = await provider.end(tokens) if tokens else ""
+            except (Transient, Unauthenticated):
+                log.warning("the OIDC provider was not told of a log-out")  # here it is over all the same
         answer = RedirectResponse(where or "/", 303, {"Cache-Control": "no-store", "Clear-Site-Data": '"cache"'})
         answer.headers.append("Set-Cookie", set_cookie(request.scope, "", name=cookie_name(request.scope), seconds=0))
         return answer

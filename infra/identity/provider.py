@@ -6,11 +6,12 @@ one of a single machine.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 import aiohttp
 
@@ -52,9 +53,8 @@ class Remote:
 
     def __init__(self, settings: Settings) -> None:
         self._issuer = settings.oidc_issuer.rstrip("/")
-        self._client = {"client_id": settings.oidc_client_id}
-        if settings.oidc_client_secret:
-            self._client["client_secret"] = settings.oidc_client_secret
+        self._client_id, self._secret = settings.oidc_client_id, settings.oidc_client_secret
+        self._resource = {"resource": settings.oidc_resource} if settings.oidc_resource else {}
         self._found: dict[str, Any] = {}
 
     async def read(self) -> Mapping[str, Any]:
@@ -64,7 +64,7 @@ class Remote:
     async def authorize_url(self, parameters: Mapping[str, str]) -> str:
         """See Provider."""
         address: str = (await self._metadata())["authorization_endpoint"]
-        return f"{address}{'&' if '?' in address else '?'}{urlencode(parameters)}"
+        return f"{address}{'&' if '?' in address else '?'}{urlencode({**parameters, **self._resource})}"
 
     async def exchange(self, code: str, verifier: str, redirect_uri: str) -> Tokens:
         """See Provider."""
@@ -86,12 +86,13 @@ class Remote:
         """See Provider (OpenID Connect RP-Initiated Logout 1.0)."""
         metadata = await self._metadata()
         if tokens.refresh and (address := metadata.get("revocation_endpoint")):
-            await _json("POST", address, {"token": tokens.refresh, **self._client}, wanted=False)
+            await _json("POST", address, *self._proved({"token": tokens.refresh}), wanted=False)
         address = metadata.get("end_session_endpoint")
         return f"{address}?{urlencode({'id_token_hint': tokens.id})}" if address and tokens.id else ""
 
     async def _tokens(self, form: dict[str, str]) -> Tokens:
-        answer = await _json("POST", (await self._metadata())["token_endpoint"], {**form, **self._client})
+        address = (await self._metadata())["token_endpoint"]
+        answer = await _json("POST", address, *self._proved({**form, **self._resource}))
         try:
             return Tokens(
                 access=answer["access_token"],
@@ -101,6 +102,16 @@ class Remote:
             )
         except (KeyError, ValueError) as e:
             raise Unauthenticated("provider-answer", "the OIDC provider gave no token") from e
+
+    def _proved(self, form: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+        """A form and headers that say who sends it: by Basic unless the provider says otherwise (RFC 6749 §2.3.1)."""
+        if not self._secret:
+            return {**form, "client_id": self._client_id}, {}
+        methods = self._found.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        if "client_secret_basic" in methods:
+            proof = f"{quote_plus(self._client_id)}:{quote_plus(self._secret)}"
+            return form, {"Authorization": f"Basic {base64.b64encode(proof.encode()).decode()}"}
+        return {**form, "client_id": self._client_id, "client_secret": self._secret}, {}
 
     async def _metadata(self) -> dict[str, Any]:
         if not self._found:
@@ -112,15 +123,23 @@ class Remote:
         return self._found
 
 
-async def _json(method: str, url: str, form: Mapping[str, str] | None = None, *, wanted: bool = True) -> dict[str, Any]:
-    """Raises Unauthenticated for what a provider refuses, Transient when it is away."""
+async def _json(
+    method: str,
+    url: str,
+    form: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    wanted: bool = True,
+) -> dict[str, Any]:
+    """Raises Unauthenticated for a grant that a provider refuses, Transient when it is away."""
     try:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         async with (
             aiohttp.ClientSession(timeout=timeout) as client,
-            client.request(method, url, data=form, allow_redirects=False) as answer,
+            client.request(method, url, data=form, headers=headers, allow_redirects=False) as answer,
         ):
-            if 400 <= answer.status < 500:
+            # What everybody may read is refused to nobody: a proxy in front says 404 while the provider starts
+            if method == "POST" and answer.status in (400, 401, 403):
                 raise Unauthenticated("provider-refused", "the OIDC provider refused: log in again")
             if answer.status != 200:
                 raise Transient(f"the OIDC provider answered {answer.status}")
