@@ -23,7 +23,7 @@ from starlette.types import Scope as Asgi
 from infra.settings import Settings, SettingsError
 from schemas.caller import Caller
 from schemas.errors import Defect, Forbidden, Invalid, SijilError, Unauthenticated
-from schemas.roles import DEFAULT_PURPOSE, Permission, Role, Scope, scope_of
+from schemas.roles import DEFAULT_PURPOSE, Permission, Role, Scope, may_break_glass, scope_of
 
 PURPOSE_HEADER = "Sijil-Purpose-Of-Use"
 HOW = (
@@ -49,8 +49,10 @@ class Authenticator(Protocol):
         """None if the request has not what this one looks at. Raises Unauthenticated for what proves nothing."""
 
 
-Denied = Callable[[Caller, str, str, str], Awaitable[str]]
-"""(caller, permission, reason, study_uid) → id of the event that records the refusal, durable."""
+Denied = Callable[[Caller, str, str, str, str], Awaitable[str]]
+"""(caller, permission, reason, study_uid, patient key) → id of the event that records the refusal, durable."""
+Refusal = Callable[[Caller, Permission], str]
+"""(caller, permission) → why somebody of their role, for their purpose, may not do this at all; empty if they may."""
 Within = Callable[[Caller, Permission, Sequence[str], str], Awaitable[str]]
 """(caller, permission, study_uids, patient key) → why this is beyond their scope; empty if it is not."""
 
@@ -61,8 +63,12 @@ Narrowed = Callable[[Caller], Awaitable[Caller]]
 """(caller) → the same with those of their token's sites alone that are theirs."""
 
 
-async def _not_recorded(caller: Caller, permission: str, reason: str, study_uid: str) -> str:
+async def _not_recorded(caller: Caller, permission: str, reason: str, study_uid: str, patient_key: str) -> str:
     return ""
+
+
+def _by_role(caller: Caller, permission: Permission) -> str:
+    return "role" if scope_of(caller.role, permission) is Scope.NONE else ""
 
 
 async def _nobody_knows(caller: Caller, permission: Permission, study_uids: Sequence[str], patient_key: str) -> str:
@@ -84,6 +90,7 @@ class Gate:
     loopback_role: Role | None = None
     authenticators: list[Authenticator] = field(default_factory=list)
     denied: Denied = _not_recorded
+    refusal: Refusal = _by_role
     within: Within = _nobody_knows
     standing: Standing = _by_token
     narrowed: Narrowed = _as_it_is
@@ -122,15 +129,28 @@ class Gate:
         (recorded).
         """
         caller = caller_of(request)
-        scope = scope_of(caller.role, permission)
-        reason = await self.standing(caller) or ("role" if scope is Scope.NONE else "")
-        if not reason and (study_uids or patient_key) and scope is not Scope.WHOLE:
+        reason = await self.standing(caller) or self.refusal(caller, permission)
+        if not reason and (study_uids or patient_key) and scope_of(caller.role, permission) is not Scope.WHOLE:
             reason = await self.within(caller, permission, study_uids, patient_key)
         if reason:
-            access_id = await self.denied(caller, permission, reason, study_uids[0] if study_uids else "")
-            why = STANDINGS.get(reason) or f"{caller.role} may not: {permission}"
-            raise Forbidden(reason, why, access_id=access_id)
+            study_uid = study_uids[0] if study_uids else ""
+            access_id = await self.denied(caller, permission, reason, study_uid, patient_key)
+            raise Forbidden(reason, why_not(caller, permission, reason), access_id=access_id)
         return caller
+
+
+def why_not(caller: Caller, permission: Permission, reason: str) -> str:
+    """What a refused one is told: what to do about it where something can be done."""
+    match reason:
+        case _ if reason in STANDINGS:
+            return STANDINGS[reason]
+        case "role":
+            return f"the role {caller.role} may not: {permission}"
+        case "scope":
+            more = " In an emergency state it: POST /emergency" if may_break_glass(caller.role) else ""
+            return f"this is beyond what the role {caller.role} sees: {scope_of(caller.role, permission)}.{more}"
+        case _:
+            return f"the purpose {caller.purpose} is not one of the role {caller.role} ({PURPOSE_HEADER})"
 
 
 def loopback_role(settings: Settings) -> Role | None:

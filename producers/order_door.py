@@ -59,7 +59,7 @@ def register(app: FastAPI, http: HttpDoor) -> None:
     async def admitted(request: Request, site: str, requester: str, study_uid: str = "") -> Caller:
         caller = await http.gate.admit(request, Permission.ORDER_WRITE)
         if why := beyond(caller, site, requester):
-            access_id = await http.gate.denied(caller, Permission.ORDER_WRITE, "scope", study_uid)
+            access_id = await http.gate.denied(caller, Permission.ORDER_WRITE, "scope", study_uid, "")
             raise Forbidden("scope", why, access_id=access_id)
         return caller
 

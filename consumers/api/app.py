@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
+from consumers.api.access import refusal
 from consumers.api.audit import Audit
 from consumers.api.conditional import NotSatisfiable
 from consumers.api.decoders import Decoders
@@ -96,9 +97,10 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     packs = Packs(views, door.objects, Spooled(settings.spool(role) / "packs" for role in ("api", "gateway")))
     room = Room(settings, views, door.objects, Retriever(packs, decoders))
     door.identity.tables = lambda: views.tables
+    audit.whose = room.owners
 
-    async def denied(caller: Caller, permission: str, reason: str, study_uid: str) -> str:
-        return await audit.denied(caller, permission.replace(".", "-"), reason, study_uid)
+    async def denied(caller: Caller, permission: str, reason: str, study_uid: str, patient_key: str) -> str:
+        return await audit.denied(caller, permission.replace(".", "-"), reason, study_uid, patient_key)
 
     async def within(caller: Caller, permission: Permission, study_uids: Sequence[str], key: str) -> str:
         if permission is Permission.STUDY_STORE:  # whoever sends is told nothing of what is there
@@ -108,7 +110,7 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
         return "scope" if outside or (key and await room.scopes.keeps_out(reach, key)) else ""
 
     standing = Standing(lambda: views.tables)
-    door.gate.denied, door.gate.within = denied, within
+    door.gate.denied, door.gate.within, door.gate.refusal = denied, within, refusal
     door.gate.standing, door.gate.narrowed = standing.why_not, standing.narrowed
     emergency.add(app, room, audit)
     guard = Guard(app, audit, freshness, ReadAfter(views, settings.read_wait_s), room.scopes, standing)

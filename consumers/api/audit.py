@@ -17,8 +17,9 @@ import hashlib
 import hmac
 from base64 import urlsafe_b64encode
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -42,7 +43,7 @@ from schemas.events import (
     Event,
     Shown,
 )
-from schemas.identity import derived_id
+from schemas.identity import check_uid, derived_id, is_patient_key
 
 log = telemetry.logger(__name__)
 
@@ -68,7 +69,13 @@ LOST = Counter("sijil_access_used_lost", "access.used that found no room in a fu
 
 Pair = tuple[str, str]
 """(study_uid, patient_key)."""
+Whose = Callable[[Sequence[str]], Awaitable[list[Pair]]]
+"""Study UIDs → whose each is; an empty key for one that is not known. Raises Transient."""
 _Key = tuple[str, ...]
+
+
+async def _nobody_s(study_uids: Sequence[str]) -> list[Pair]:
+    return [(uid, "") for uid in study_uids]
 
 
 class Publication(Protocol):
@@ -173,6 +180,8 @@ class Audit:
             raise Invalid("search-secret-missing", "the api needs SIJIL_SEARCH_SECRET, at least 16 bytes in hex")
         self._chain, self._objects, self._bucket = chain, objects, bucket
         self._secret, self._window_s = search_secret, window_s
+        self.whose: Whose = _nobody_s
+        """Looked up for a refusal that names a study alone: the room that reads studies sets it."""
         self._windows: OrderedDict[_Key, Window] = OrderedDict()
         self._closing: list[Window] = []
         self._counts = counts
@@ -276,8 +285,11 @@ class Audit:
     # -------------------------------------------------------------------------------------------- refusals
 
     async def denied(self, who: Caller, action: str, reason: str, study_uid: str = "", patient_key: str = "") -> str:
-        """Somebody was refused; the event's id. Durable on return; raises Transient."""
+        """Somebody was refused; the event's id. `study_uid` and `patient_key` are what was asked about, where that is
+        known: it is told in that patient's trail. Durable on return; raises Transient.
+        """
         access_id = str(clock.uuid7())
+        study_uid, patient_key = await self._about(study_uid, patient_key)
         event = AccessDenied(
             access_id=access_id,
             **_who(who, action),
@@ -287,6 +299,17 @@ class Audit:
         )
         await self._durable(event, access_id)
         return access_id
+
+    async def _about(self, study_uid: str, patient_key: str) -> Pair:
+        """What a refused request named, if it is one, and whose it is as the read models say."""
+        try:
+            check_uid(study_uid)
+        except Invalid:
+            study_uid = ""  # anything may stand in an address, a name too
+        if study_uid and not patient_key:
+            with suppress(Transient):  # a refusal is told also while the read models are away
+                ((_, patient_key),) = await self.whose((study_uid,))
+        return study_uid, patient_key if is_patient_key(patient_key) else ""
 
     # -------------------------------------------------------------------------------------------- emergencies
 

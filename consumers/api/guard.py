@@ -30,14 +30,14 @@ from consumers.api.read_after import ReadAfter
 from consumers.api.scope import Scopes
 from consumers.api.standing import Standing
 from consumers.fhir.ids import patient_key_of
-from infra.http_caller import PURPOSE_HEADER, STANDINGS, caller_of
+from infra.http_caller import PURPOSE_HEADER, caller_of, why_not
 from infra.http_methods import is_head
 from infra.http_problems import ACCESS_HEADER
 from schemas.caller import Caller
-from schemas.errors import Forbidden, Invalid
+from schemas.errors import Forbidden, Invalid, Transient
 from schemas.identity import check_uid, is_patient_key
 from schemas.read_token import HEADER as READ_TOKEN_HEADER
-from schemas.roles import Permission, may_break_glass, scope_of
+from schemas.roles import Permission
 
 LAG_HEADER = "Sijil-Projection-Lag"
 ARRIVALS = "sijil.study.arrivals"
@@ -224,9 +224,9 @@ class Guard:
         caller = caller_of(request)
         # Step 1: decide
         if (reason := await self._standing.why_not(caller) or refusal(caller, permission)) != ALLOWED:
-            about = _study_of(request), _patient_of(request)
-            access_id = await self._audit.denied(caller, action, reason, *about)
-            raise Forbidden(reason, _why(caller, permission, reason), access_id=access_id)
+            study = _study_of(request) or await self._reported(request)
+            access_id = await self._audit.denied(caller, action, reason, study, _patient_of(request))
+            raise Forbidden(reason, why_not(caller, permission, reason), access_id=access_id)
         # Step 2: find, once what the client stored is there
         if token := request.headers.get(READ_TOKEN_HEADER):
             await self._read_after.wait(token)
@@ -258,6 +258,12 @@ class Guard:
 
         return _respond(answer, headers, window, show, head=is_head(request.scope))
 
+    async def _reported(self, request: Request) -> str:
+        """A study of the report that a refused request named, if it is one."""
+        with suppress(Transient):
+            return await self._scopes.reported(request.path_params.get("report", ""))
+        return ""
+
     async def _within(
         self, request: Request, caller: Caller, permission: Permission, action: str, reach: Reach
     ) -> Reach:
@@ -288,22 +294,7 @@ class Guard:
         self, caller: Caller, permission: Permission, action: str, study_uid: str, patient_key: str
     ) -> Forbidden:
         access_id = await self._audit.denied(caller, action, "scope", study_uid, patient_key)
-        return Forbidden("scope", _why(caller, permission, "scope"), access_id=access_id)
-
-
-def _why(caller: Caller, permission: Permission, reason: str) -> str:
-    """What a refused one is told: what to do about it where something can be done."""
-    match reason:
-        case _ if reason in STANDINGS:
-            return STANDINGS[reason]
-        case "role":
-            return f"the role {caller.role} may not: {permission}"
-        case "scope":
-            scope = scope_of(caller.role, permission)
-            more = " In an emergency state it: POST /emergency" if may_break_glass(caller.role) else ""
-            return f"this is beyond what the role {caller.role} sees: {scope}.{more}"
-        case _:
-            return f"the purpose {caller.purpose} is not one of the role {caller.role} ({PURPOSE_HEADER})"
+        return Forbidden("scope", why_not(caller, permission, "scope"), access_id=access_id)
 
 
 def _study_of(request: Request) -> str:

@@ -153,6 +153,11 @@ class Scopes:
                 _keep(self._places, uid, (now + PLACES_S, place))
         return found
 
+    async def reported(self, report_id: str) -> str:
+        """A study of a report; empty for one that is not known. Raises Transient."""
+        rows = await self._tables.select(replace(queries.report(report_id), limit=1)) if report_id else []
+        return next(iter(rows[0]["study_uids"] or ()), "") if rows else ""
+
     async def outside(self, reach: Reach, study_uids: Sequence[str]) -> tuple[str, str] | None:
         """The first (study UID, patient key) beyond a reach; None if all are within. One that is not known is within:
         there is nothing of it to see. Raises Transient.

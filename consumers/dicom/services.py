@@ -157,6 +157,7 @@ def made(door: DicomDoor, views: Views, decoders: Decoders, counts: WindowCounts
     )
     packs = Packs(views, door.objects, Spooled(settings.spool(role) / "packs" for role in ("gateway", "api")))
     found = DicomRoom(loop, Room(settings, views, door.objects, Retriever(packs, decoders)), audit, packs)
+    audit.whose = found.room.owners
     freshness = Freshness(door.log, views)
     freshness.watch(CORRECTIONS, found.room.forget)
 

@@ -12,13 +12,16 @@ import pytest
 from fastapi.routing import APIRoute
 
 from consumers.api.guard import LAG_HEADER, GuardedRoute
-from consumers.fhir.ids import patient_id, patient_key_of
+from consumers.fhir.ids import patient_id
 from infra.chain import ChainedLog
 from infra.http_door import HttpDoor, compose, installed
 from infra.http_problems import ACCESS_HEADER
 from infra.memory import MemoryLog, MemoryObjects
+from producers import treating
 from schemas.events import AccessDenied, AccessGranted, AccessUsed
+from schemas.roles import Role
 from schemas.tables import Upsert
+from tests.callers import Anyone
 from tests.permission_table import reason_of
 from tests.unit.consumers.archive import MemoryArchive, part10
 from tests.unit.consumers.test_fhir_doors import ORDER, ordered
@@ -203,10 +206,43 @@ def test_a_purpose_that_is_not_allowed_is_refused_and_recorded(archive: MemoryAr
         assert answer.headers["Content-Type"] == "application/" + ("fhir+json" if fhir else "problem+json")
         assert reason_of(answer.json()) == "research-needs-deidentified-data"
         event = denied[answer.headers[ACCESS_HEADER]]
-        assert event.study_uid == ("1.2.3" if "/1.2.3" in path else None)
-        of_one = path.startswith(("/patients/", "/fhir/Patient/"))
-        assert event.patient_key == (patient_key_of(path.split("/")[-1 if fhir else 2]) if of_one else "")
+        of_study = "/1.2.3" in path or REPORT in path
+        assert event.study_uid == ("1.2.3" if of_study else None)
+        # It is told in the patient's trail, whether the address named them or what is theirs
+        of_one = of_study or path.startswith(("/patients/", "/fhir/Patient/"))
+        assert event.patient_key == (patient_key(archive) if of_one else ""), path
         assert CANARY.encode() not in answer.content
+
+
+REFUSED = (
+    ("/studies/1.2.3/shares", {"person_id": "dr-1", "until": "2099-01-01T00:00:00Z"}, "1.2.3"),
+    ("/patients/{key}/treating", {"person_id": "dr-1"}, None),
+    ("/studies/Canary/shares", {"person_id": "dr-1"}, None),
+    ("/emergency", {"study_uid": "1.2.3", "words": "Found unconscious"}, None),
+)
+"""What changes something, a body, and the study that its address names."""
+
+
+def test_what_changes_something_asks_for_the_purpose_too_and_refuses_in_the_trail(archive: MemoryArchive) -> None:
+    key = patient_key(archive)
+
+    async def run() -> None:
+        for role, purpose, reason in (
+            (Role.LOCAL, "HMARKT", "marketing"),
+            (Role.LOCAL, "XYZ", "purpose-unknown"),
+            (Role.OPERATOR, "HSYSADMIN", "role"),
+        ):
+            async with archive.client(treating.register, authenticator=Anyone(role)) as client:
+                for path, body, study in REFUSED:
+                    address, headers = path.replace("{key}", key), {"Sijil-Purpose-Of-Use": purpose}
+                    answer = await client.post(address, json=body, headers=headers)
+                    assert (answer.status_code, answer.json()["reason"]) == (403, reason), path
+                    event = archive.journal.events(AccessDenied)[-1]
+                    assert event.access_id == answer.headers[ACCESS_HEADER]
+                    told = key if study or "{key}" in path else ""
+                    assert (event.reason, event.study_uid, event.patient_key) == (reason, study, told), path
+
+    asyncio.run(run())
 
 
 def test_a_purpose_that_is_no_code_is_not_recorded_as_one(archive: MemoryArchive) -> None:

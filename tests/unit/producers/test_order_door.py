@@ -43,7 +43,7 @@ class World:
         async def identify(scope: Any) -> Caller:
             return self.caller
 
-        async def denied(caller: Caller, permission: str, reason: str, study_uid: str) -> str:
+        async def denied(caller: Caller, permission: str, reason: str, study_uid: str, patient_key: str) -> str:
             self.denied.append(reason)
             return "a-1"
 
