@@ -165,6 +165,7 @@ STUDY_COLUMNS: dict[str, str] = {
     "marks": "frozen<set<text>>",
     "first_arrival": "timestamp",
     "last_arrival": "timestamp",
+    "last_images": "timestamp",  # when images came last that it did not have
     "first_offset": "bigint",
     "last_offset": "bigint",
     "attributes": "text",  # the study-level header of the first pack, DICOM JSON
@@ -754,6 +755,50 @@ TABLES: tuple[Table, ...] = (
         ("study_uid",),
         source="reading",
         about="Who is at the report of a study; empty: nobody any more.",
+    ),
+    Table(
+        "reading_by_person",
+        {"actor": "text", "study_uid": "text", "since": "text"},
+        ("actor",),
+        ("study_uid",),
+        source="reading",
+        about="What somebody has claimed and not given back; reading says whether somebody else has it by now.",
+    ),
+    Table(
+        "reading_waiting",
+        {
+            "site": "text",
+            "modality": "text",
+            "month": "text",
+            "rank": "int",
+            "first_arrival": "timestamp",
+            "study_uid": "text",
+            "why": "text",
+            "since": "timestamp",
+        },
+        ("site", "modality", "month"),
+        ("rank", "first_arrival", "study_uid"),
+        source="study.arrivals, study.corrections, reports and orders together (streams.to_read)",
+        about="What waits for a report, by sending site, modality (empty: all) and month of arrival; rank: place of its"
+        " priority; why: new-images or taken-back where it had one. Its timestamp grows with all that is known.",
+    ),
+    Table(
+        "priorities_by_accession",
+        {
+            "site": "text",
+            "accession": "text",
+            "order_id": "text",
+            "version": "int",
+            "status": "text",
+            "priority": "text",
+            "study_uid": "text",
+            "patient_key": "text",
+            "authored": "text",
+        },
+        ("site", "accession"),
+        ("order_id",),
+        source="orders",
+        about="How urgent the orders of a site's accession number are; without a status: one that has another by now.",
     ),
     Table(
         "report_reads",

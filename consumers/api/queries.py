@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from infra.ports import Select
 from schemas.identity import uid_stem
 from schemas.names import PREFIX_LENGTH, TRIGRAM_LENGTH
@@ -342,6 +344,17 @@ def orders_of(site: str, accession: str) -> Select:
 def reading(study_uid: str) -> Select:
     """Who is at a study's report: one row."""
     return Select("reading", {"study_uid": study_uid})
+
+
+def waiting(site: str, modality: str, month: str, rank: int, since: datetime | None, limit: int) -> Select:
+    """What of a month waits for a report, of one priority, from a moment of arrival on."""
+    where = {"site": site, "modality": modality, "month": month, "rank": rank}
+    return Select("reading_waiting", where, limit=limit, lower=("first_arrival", since) if since else None)
+
+
+def claimed_by(actor: str) -> Select:
+    """What somebody has claimed and not given back."""
+    return Select("reading_by_person", {"actor": actor}, limit=500)
 
 
 def criticals_open(partition: int) -> Select:

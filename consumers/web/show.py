@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -33,6 +33,12 @@ def person(groups: Mapping[str, str], code: str) -> Name:
 def person_text(text: str, code: str) -> Name:
     """The same of a PN in one string, groups joined by `=`."""
     return person(dict(zip(GROUPS, text.split("="), strict=False)), code)
+
+
+def in_script(names: Sequence[str], code: str) -> str:
+    """One of the ways in which somebody's name is written, that of the reader first; empty if there is none."""
+    wanted = [n for n in names if bool(_ARABIC.search(n)) == (code == "ar")]
+    return next(iter(wanted or names), "")
 
 
 def _spoken(group: str) -> str:

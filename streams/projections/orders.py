@@ -21,6 +21,7 @@ from streams.facts import Fact
 TEXT_MAX = 1024
 """Characters of a column; the whole is in the document."""
 KEY_MAX = 64
+NUMBERED = "orders_by_accession"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,10 @@ def stated(
         was = _columns(event, material.before, secret) | {"day": event.day_before}
         left = _rows(event.order_id, was)
         writes += [Delete(t, key, fact.offset) for t, key in left.items() if rows.get(t) != key]
+        if NUMBERED in left and rows.get(NUMBERED) != left[NUMBERED]:
+            # It stays on record with its version: what is known of a number only ever grows (streams.to_read)
+            gone = {"version": event.version, "status": ""}
+            writes.append(Upsert("priorities_by_accession", left[NUMBERED], gone, fact.offset))
         left_phone = _phone(was, material.before)
         if left_phone != _phone(columns, now):
             writes += [Delete("patients_by_phone", key, fact.stamp) for key in left_phone]
@@ -60,6 +65,9 @@ def stated(
         writes.append(Upsert("patients_by_phone", key, like, fact.stamp))
     for table, key in rows.items():
         writes.append(Upsert(table, key, {n: v for n, v in columns.items() if n not in key}, fact.offset))
+    if NUMBERED in rows:
+        urgent = {n: columns[n] for n in ("version", "status", "priority", "study_uid", "patient_key", "authored")}
+        writes.append(Upsert("priorities_by_accession", rows[NUMBERED], urgent, fact.offset))
     return writes + milestones.of_order(fact, event)
 
 
@@ -74,7 +82,7 @@ def _rows(order_id: str, columns: Mapping[str, Any]) -> dict[str, dict[str, Any]
     """Table → key of an order's row there."""
     where = {
         "orders_by_patient": ("patient_key",),
-        "orders_by_accession": ("site", "accession"),
+        NUMBERED: ("site", "accession"),
         "orders_by_site_day": ("site", "day"),
         "orders_by_referrer": ("requester",),
     }

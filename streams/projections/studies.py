@@ -21,6 +21,7 @@ from schemas.identity import PatientKey, check_uid, patient_key, uid_stem
 from schemas.names import PREFIX_LENGTH, name_tokens, shards_of, trigrams
 from schemas.pack import InstanceLine, Manifest
 from schemas.tables import Upsert, Write
+from schemas.to_read import NOT_READ
 from streams.completeness import timers
 from streams.facts import Fact, day_of
 from streams.header import date_of, instance_level, series_level, study_level
@@ -241,10 +242,26 @@ def _study_columns(rows: Sequence[PackRow]) -> dict[str, Any]:
         "marks": sorted({m for r in rows for m in r.summary.marks}),
         "first_arrival": first.arrival_ms,
         "last_arrival": last.arrival_ms,
+        **last_images(rows),
         "first_offset": first.offset,
         "last_offset": last.offset,
         "attributes": study.attributes,
     }
+
+
+def last_images(rows: Sequence[PackRow]) -> dict[str, int]:
+    """When images came last that the study did not have: a report of before does not speak of them. Of a study without
+    any nothing is said.
+    """
+    seen: set[bytes] = set()
+    came: dict[str, int] = {}
+    for row in rows:
+        for part in row.summary.series:
+            found = part.hashes()
+            if part.modality not in NOT_READ and not found <= seen:
+                came["last_images"] = row.arrival_ms
+                seen |= found
+    return came
 
 
 def _series(rows: Sequence[PackRow], since: int) -> Iterator[Upsert]:

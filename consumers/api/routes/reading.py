@@ -1,37 +1,42 @@
 """`GET /reading`: the studies of the caller's sites that wait for a report, and the caller's own drafts. `GET
 /studies/{study}/reading`: who is at one, and what was asked.
 
-There is no list of what waits: whether a study does is decided by the newest versions of its reports, which come after
-it and by another topic. So the arrivals of some days are gone through; what is reported is remembered for a while.
+What waits is a list of the read models (`reading_waiting`), the most urgent first: a page reads no more of it than it
+shows. What it says was decided when something last came; a page looks once more at each study it shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import timedelta
-from typing import Any
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import msgspec
 
 from consumers.api import queries, status
+from consumers.api.beside import names, person_at
 from consumers.api.current import current
 from consumers.api.drafts import Drafts
 from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
 from consumers.api.room import Known, Room
-from consumers.api.routes.arrivals import days
 from consumers.api.routes.lists import JSON, limit_of
-from consumers.api.waiting import Standing, in_order, is_to_read, priority_of, standing
 from infra import clock
 from infra.ports import Row
 from schemas.caller import ALL_SITES
-from schemas.errors import Invalid, NotFound
+from schemas.errors import Defect, Invalid, NotFound, Permanent
+from schemas.report_content import person_of
 from schemas.roles import Permission
+from schemas.to_read import ANY, PRIORITIES, Standing, of_study, priority_of, standing
 
-DAYS, DAYS_MAX = 7, 31
+MONTHS: Final = 13
+"""Months of arrival that are listed. What has waited for more than a year waits for no report."""
+SAME_MAX: Final = 200
+"""Studies of a site that came in the same millisecond."""
+NAMES_MAX: Final = 5000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
 ORDERED = ("order_id", "priority", "reason", "procedure_text", "body_part", "requester", "referrer_name", "authored")
-STUDIES_MAX = 3000
-"""Arrivals that one answer looks at; what is older is left to the next days' filter, and the answer says so."""
-SIGNED_MAX = 50_000
 
 
 def add(guard: Guard, room: Room, drafts: Drafts) -> None:
@@ -42,14 +47,17 @@ def add(guard: Guard, room: Room, drafts: Drafts) -> None:
         waiting.answer,
         permission=Permission.REPORT_DRAFT,
         action="read-waiting",
-        summary="What waits for a report, the most urgent and the longest waiting first; and the caller's drafts",
+        summary="What waits for a report, the most urgent and the longest in the archive first; the caller's drafts",
+        description="`why`: new-images (it has a report that does not speak of them) or taken-back. `next`: where the"
+        " next page begins; a page may be shorter than asked for.",
         tag="Reading",
         parameters={
             "site": "one sending site; without it all of the caller's, or the archive's own",
-            "days": f"arrivals of how many days, at most {DAYS_MAX}; {DAYS} without it",
             "modality": "only studies with it",
+            "priority": f"only of one: {', '.join(PRIORITIES)}",
             "mine": "`1`: only what the caller has claimed or begun to write",
-            "limit": "most studies",
+            "limit": "most studies, the caller's drafts beside them",
+            "after": "`next` of the page before",
         },
         source="sijil.reports",
     )
@@ -67,44 +75,105 @@ def add(guard: Guard, room: Room, drafts: Drafts) -> None:
 class _Waiting:
     def __init__(self, room: Room, drafts: Drafts) -> None:
         self._room, self._drafts = room, drafts
-        self._signed: Known[str, bool] = Known(SIGNED_MAX)
+        self._names: Known[str, list[str]] = Known(NAMES_MAX)
 
     async def answer(self, ask: Ask) -> Answer:
-        now = clock.now()
-        limit, modality, mine = limit_of(ask), ask.option("modality"), ask.option("mine") == "1"
+        limit, mine, after = limit_of(ask), ask.option("mine") == "1", _place(ask.option("after"))
+        wanted = {"modality": ask.option("modality"), "priority": ask.option("priority")}
+        if wanted["priority"] not in ("", *PRIORITIES):
+            raise Invalid("option-priority", f"priority must be one of {', '.join(PRIORITIES)}")
         sites = self._sites(ask)
         written = {s.study_uid: s for s in await self._drafts.of(ask.caller.actor)}
-        span = days(now - timedelta(days=_days(ask) - 1), now)
-        arrived = await self._select([queries.by_site_day(site, day) for site in sites for day in span])
-        uids = list(dict.fromkeys(r["study_uid"] for rows in reversed(arrived) for r in rows))
-        looked = [*written, *(u for u in uids if u not in written and not self._signed.get(u))]
-        more = len(looked) > STUDIES_MAX
-        found = [rows[0] for rows in await self._select([queries.study_state(u) for u in looked[:STUDIES_MAX]]) if rows]
-        found = await current(self._room.views.tables, [r for r in found if r["answer"]])
+        listed: list[Row] = []
+        following = ""
+        if mine:
+            claimed = await self._room.views.tables.select(queries.claimed_by(ask.caller.actor))
+            listed = [{"study_uid": r["study_uid"]} for r in claimed]
+        else:
+            listed, following = await self._listed(sites, wanted, after, limit)
+        first = [] if after else [{"study_uid": u} for u in written]
+        places = {r["study_uid"]: r for r in (*first, *(r for r in listed if r["study_uid"] not in written))}
+        rows, shown = await self._rows(ask, places, frozenset(written))
+        rows = [r | ({"draft": written[r["study_uid"]].saved} if r["study_uid"] in written else {}) for r in rows]
+        if mine:
+            rows = [r for r in rows if r["mine"] or "draft" in r]
+        rows = [r for r in rows if wanted["priority"] in ("", r["priority"])]
+        if wanted["modality"]:
+            rows = [r for r in rows if wanted["modality"] in r["modalities"]]
+        rows.sort(key=lambda r: (PRIORITIES.index(r["priority"]), r["arrived"], r["study_uid"]))
+        body = {"sites": sites, "waiting": rows, "next": following, "more": bool(following)}
+        about = OfSearch({"site": tuple(sites)}, [(r["study_uid"], shown[r["study_uid"]]) for r in rows])
+        return Answer(about=about, content=msgspec.json.encode(body), media_type=JSON)
+
+    async def _listed(
+        self, sites: Sequence[str], wanted: Mapping[str, str], after: tuple[int, int, str] | None, limit: int
+    ) -> tuple[list[Row], str]:
+        """Rows of a page behind `after`, and the place of its last one where there are more."""
+        ranks = [PRIORITIES.index(wanted["priority"])] if wanted["priority"] else list(range(len(PRIORITIES)))
+        places = [(site, wanted["modality"] or ANY, month) for site in sites for month in _months(clock.now())]
+        found: dict[tuple[int, int, str], Row] = {}
+        for rank in ranks:
+            if after and rank < after[0]:
+                continue
+            since = _EPOCH + timedelta(milliseconds=after[1]) if after and rank == after[0] else None
+            # An instant may have several studies, of which some were on the page before
+            most = limit + 1 + (SAME_MAX if since else 0)
+            answers = await self._room.views.tables.select_many(
+                [queries.waiting(*place, rank, since, most) for place in places]
+            )
+            for row in (r for rows in answers for r in rows):
+                at = (rank, _ms(row["first_arrival"]), row["study_uid"])
+                if not after or at > after:
+                    found[at] = row
+            if len(found) > limit:
+                break
+        page = sorted(found)[:limit]
+        return [found[at] for at in page], _told_place(page[-1]) if len(found) > len(page) else ""
+
+    async def _rows(
+        self, ask: Ask, places: Mapping[str, Row], written: frozenset[str]
+    ) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """The studies as they are now, those that wait no longer left out; and whose they are."""
+        tables = self._room.views.tables
+        found = [rows[0] for rows in await self._select([queries.study_state(u) for u in places]) if rows]
+        found = await current(tables, [r for r in found if r["answer"]])
         found = await self._room.scopes.kept(ask.reach, found)
-        found = [r for r in found if r["study_uid"] in written or is_to_read(r, now)]
-        if modality:
-            found = [r for r in found if modality in (r["modalities"] or ())]
-        rows = []
         claims = await self._select([queries.reading(r["study_uid"]) for r in found])
         reports = await self._select([queries.reports_of(r["study_uid"]) for r in found])
-        ordered_by = await self._orders(found)
+        orders = await self._orders(found)
+        claimers = {c[0]["claimed_by"] for c in claims if c} - {None, "", ask.caller.actor}
+        known = dict(zip(sorted(claimers), await self._named(sorted(claimers)), strict=True))
+        rows: list[dict[str, Any]] = []
         for study, claimed, versions in zip(found, claims, reports, strict=True):
-            uid, stands = study["study_uid"], standing(versions)
-            if stands.signed and uid not in written:
-                self._signed.put(uid, True)
+            uid, stands, place = study["study_uid"], standing(versions), places[study["study_uid"]]
+            if stands.signed and uid not in written and not place.get("why"):
                 continue
             claim = claimed[0] if claimed and claimed[0]["claimed_by"] else None
-            if mine and uid not in written and (claim is None or claim["claimed_by"] != ask.caller.actor):
-                continue
-            row = _told(study, stands, claim, ask.caller.actor, ordered_by.get(uid))
-            rows.append(row | ({"draft": written[uid].saved} if uid in written else {}))
-        ordered = in_order(rows)
-        body = {"sites": sites, "waiting": ordered[:limit], "more": more or len(ordered) > limit}
-        keys = {r["study_uid"]: r["patient_key"] or "" for r in found}
-        shown = [(r["study_uid"], keys[r["study_uid"]]) for r in ordered[:limit]]
-        about = OfSearch({"site": tuple(sites)}, shown)
-        return Answer(about=about, content=msgspec.json.encode(body), media_type=JSON)
+            told = _told(study, stands, place, claim, ask.caller.actor, orders.get(uid))
+            rows.append(told | ({"claimed_names": known.get(claim["claimed_by"], [])} if claim else {}))
+        return rows, {r["study_uid"]: r["patient_key"] or "" for r in found}
+
+    async def _named(self, actors: Sequence[str]) -> list[list[str]]:
+        """The names of staff as they are written; none of whom the archive does not know."""
+
+        async def of(rows: Sequence[Row]) -> list[str]:
+            if not rows or not rows[0]["document_key"]:
+                return []
+            version = rows[0]["document_sha256"]
+            found = self._names.get(version)
+            if found is None:
+                try:
+                    found = names(await asyncio.to_thread(person_at, self._room.objects, rows[0]))
+                except (Permanent, Defect):  # the list is worth more than a name in it
+                    found = []
+                self._names.put(version, found)
+            return found
+
+        staff = [person_of(actor) for actor in actors]
+        answers = dict(
+            zip((p for p in staff if p), await self._select([queries.person(p) for p in staff if p]), strict=True)
+        )
+        return list(await asyncio.gather(*(of(answers.get(p, ())) for p in staff)))
 
     async def one(self, ask: Ask) -> Answer:
         """One study."""
@@ -116,12 +185,14 @@ class _Waiting:
         if not found:
             raise NotFound("this study is not in the archive, or not yet searchable")
         claim = claimed[0] if claimed and claimed[0]["claimed_by"] else None
+        who = await self._named([claim["claimed_by"]]) if claim else [[]]
         order = (await self._orders(found)).get(uid)
         body = {
             "study_uid": uid,
             "body_parts": sorted({s["body_part"] for s in series if s["body_part"]}),
             **_claim(claim, ask.caller.actor),
-            "priority": priority_of(order),
+            **({"claimed_names": who[0]} if claim else {}),
+            "priority": priority_of(order["priority"] if order else ""),
             **({"order": {n: order[n] or "" for n in ORDERED}} if order else {}),
         }
         about = OfStudy(uid, found[0]["patient_key"] or "")
@@ -129,17 +200,16 @@ class _Waiting:
 
     async def _orders(self, studies: Sequence[Row]) -> dict[str, Row]:
         """Study UID → the order it was made for, where its site's accession number says which."""
-        asked = [(s["study_uid"], site) for s in studies if s["accession"] for site in sorted(s["sites"] or ())]
-        by_uid = {s["study_uid"]: s for s in studies}
-        answers = await self._select([queries.orders_of(site, by_uid[uid]["accession"]) for uid, site in asked])
+        asked = [(s, site) for s in studies if s["accession"] for site in sorted(s["sites"] or ())]
+        answers = await self._select([queries.orders_of(site, s["accession"]) for s, site in asked])
+        offered: dict[str, list[Row]] = {}
+        for (study, _), rows in zip(asked, answers, strict=True):
+            offered.setdefault(study["study_uid"], []).extend(rows)
         found: dict[str, Row] = {}
-        for (uid, _), rows in zip(asked, answers, strict=True):
-            # A number that was given twice may be another patient's
-            of_them = [r for r in rows if uid == r["study_uid"] or r["patient_key"] == by_uid[uid]["patient_key"]]
-            live = [r for r in of_them if r["status"] != "revoked"] or of_them
-            if live:
-                # Of several orders of one number the one that names the study, else the newest
-                found.setdefault(uid, max(live, key=lambda r: (r["study_uid"] == uid, r["authored"] or "")))
+        for study in studies:
+            order = of_study(offered.get(study["study_uid"], ()), study["study_uid"], study["patient_key"] or "")
+            if order:
+                found[study["study_uid"]] = dict(order)
         return found
 
     def _sites(self, ask: Ask) -> list[str]:
@@ -147,24 +217,47 @@ class _Waiting:
             return [asked]
         return sorted((ask.reach.sites or ask.caller.sites) - {ALL_SITES}) or [self._room.settings.site]
 
-    async def _select(self, selects: Sequence[Any]) -> list[list[Row]]:
-        return await self._room.views.tables.select_many(selects) if selects else []
+    async def _select(self, selects: Iterable[Any]) -> list[list[Row]]:
+        wanted = list(selects)
+        return await self._room.views.tables.select_many(wanted) if wanted else []
 
 
-def _days(ask: Ask) -> int:
-    text = ask.option("days") or str(DAYS)
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= DAYS_MAX):
-        raise Invalid("option-days", f"days must be a number from 1 to {DAYS_MAX}")
-    return int(text)
+def _months(now: datetime) -> list[str]:
+    """YYYYMM, the oldest first."""
+    last = now.astimezone(UTC).year * 12 + now.astimezone(UTC).month - 1
+    return [f"{m // 12:04}{m % 12 + 1:02}" for m in range(last - MONTHS + 1, last + 1)]
 
 
-def _told(study: Row, stands: Standing, claim: Row | None, actor: str, order: Row | None) -> dict[str, Any]:
+def _ms(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _told_place(place: tuple[int, int, str]) -> str:
+    return "_".join(map(str, place))
+
+
+def _place(text: str) -> tuple[int, int, str] | None:
+    """(rank, first arrival, study) that a page follows; None: it is the first. Raises Invalid(`option-after`)."""
+    if not text:
+        return None
+    rank, _, rest = text.partition("_")
+    at, _, uid = rest.partition("_")
+    if not all(n.isascii() and n.isdigit() and len(n) < 15 for n in (rank, at)) or int(rank) >= len(PRIORITIES):
+        raise Invalid("option-after", "after must be `next` of the page before")
+    return int(rank), int(at), uid
+
+
+def _told(study: Row, stands: Standing, place: Row, claim: Row | None, actor: str, order: Row | None) -> dict[str, Any]:
+    rank = place.get("rank")
     return {
         "study_uid": study["study_uid"],
         "state": status.state(study).value,
         "sites": sorted(study["sites"] or ()),
-        "priority": priority_of(order),
-        "waits_since": study["first_arrival"],
+        "modalities": sorted(study["modalities"] or ()),
+        "priority": PRIORITIES[rank] if rank is not None else priority_of(order["priority"] if order else ""),
+        "why": place.get("why") or "",
+        "arrived": study["first_arrival"],
+        "waits_since": place.get("since") or study["first_arrival"],
         "last_arrival": study["last_arrival"],
         "study": msgspec.Raw(study["answer"].encode()),
         **({"report_id": stands.begun, "report_status": stands.status} if stands.begun else {}),

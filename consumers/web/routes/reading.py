@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -24,9 +25,9 @@ from schemas.drafts import Draft
 from schemas.identity import check_uid
 from schemas.report_content import content_of, document_of
 from schemas.roles import Permission
+from schemas.to_read import PRIORITIES
 
 MODALITIES = ("CT", "CR", "DX", "MG", "MR", "NM", "PT", "RF", "US", "XA")
-DAYS = ("1", "3", "7", "14", "31")
 ORDERED = ("requester", "reason", "procedure_text", "referrer_name")
 """What is shown of an order."""
 REFUSED = frozenset({"report-version", "report-transition", "report-signature", "report-versions"})
@@ -55,9 +56,9 @@ def add(frame: Frame) -> None:
 
 async def waiting(view: View) -> Response:
     """The list; it renews itself."""
-    asked = {n: view.option(n, 64) for n in ("site", "modality", "days", "mine")}
-    asked["days"] = asked["days"] if asked["days"] in DAYS else "7"
-    found = await view.get("/reading", **asked)
+    asked = {n: view.option(n, 64) for n in ("site", "modality", "priority", "mine")}
+    asked["priority"] = asked["priority"] if asked["priority"] in PRIORITIES else ""
+    found = await view.get("/reading", **asked, after=view.option("after", 100))
     now = clock.now()
     rows = [_row(r, view, now) for r in found["waiting"]]
     text, sites = view.language.text, sorted((view.caller.sites if view.caller else frozenset()) - {"*"})
@@ -65,11 +66,11 @@ async def waiting(view: View) -> Response:
         "reading.html",
         rows=rows,
         asked=asked,
-        more=found["more"],
+        following=f"/web/reading?{urlencode({**asked, 'after': found['next']})}" if found["next"] else "",
         urgent=sum(r["priority"] != "routine" for r in rows),
         sites=[("", text("any")), *((s, s) for s in sites)] if len(sites) > 1 else [],
         modality_options=[("", text("any")), *((m, f"{m} · {text(f'modality.{m}')}") for m in MODALITIES)],
-        day_options=[(d, text("reading.days", count=view.language.number(int(d)))) for d in DAYS],
+        priority_options=[("", text("any")), *((n, text(f"priority.{n}")) for n in PRIORITIES)],
         self_url=view.here(),
     )
 
@@ -81,10 +82,16 @@ def _row(found: Mapping[str, Any], view: View, now: datetime) -> dict[str, Any]:
     today = now.astimezone(view.frame.zone).date()
     return {
         **{"reason": "", "report_status": "", "claimed_by": "", "draft": "", **found},
+        "who": _who(found, view),
         "s": s,
         "age": show.age(s.born, today),
         "waited": _waited(view, minutes),
     }
+
+
+def _who(found: Mapping[str, Any], view: View) -> str:
+    """Who has claimed a study, by name; of whom the archive does not know, by id."""
+    return show.in_script(found.get("claimed_names", ()), view.language.code) or found.get("claimed_by", "")
 
 
 def _waited(view: View, minutes: int) -> str:
@@ -263,7 +270,7 @@ class Editor:
             "s": s,
             "age": show.age(s.born, today),
             "standing": standing,
-            "reading": {"claimed_by": "", "claimed": "", **reading},
+            "reading": {"claimed_by": "", "claimed": "", **reading, "who": _who(reading, view)},
             "order": {**dict.fromkeys(ORDERED, ""), **reading.get("order", {})},
             "rows": reported["reports"],
             "reports": [report_of(r) for r in reported["reports"]],

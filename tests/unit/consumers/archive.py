@@ -57,6 +57,7 @@ from streams.pack_rows import PackRow
 from streams.projections import archive as packs
 from streams.projections import patients, reports
 from streams.projections.studies import day_of_study, project, summarise
+from streams.to_read import ToRead
 from tests.callers import Anyone
 
 SECRET = bytes(range(32))
@@ -192,7 +193,12 @@ class MemoryArchive:
             tallies = tallied([Counted(0, new.offset, day_of_study(new))])
             selects = [Select(counting.TABLE, dict(key), counting.COLUMNS) for key in tallies]
             writes = writes + counted(tallies, await self.tables.select_many(selects))
+        await self.wrote(writes)
+
+    async def wrote(self, writes: Sequence[Write]) -> None:
+        """The writes, and what the worker makes of them."""
         await self.tables.apply(writes)
+        await ToRead(self.tables).look(writes)
 
     def report(
         self, document: bytes, study_uids: list[str], *, report_id: str, version: int = 1, people: Sequence[Named] = ()
@@ -214,7 +220,7 @@ class MemoryArchive:
             document_sha256=digest,
             people=list(people),
         )
-        asyncio.run(self.tables.apply(reports.issued(self._fact("sijil.reports", event), event)))
+        asyncio.run(self.wrote(reports.issued(self._fact("sijil.reports", event), event)))
 
     def archived(self, pack_id: str, study_uid: str) -> None:
         """Copies of a pack and its manifest in the archive bucket, and the event that tells of them."""
@@ -244,7 +250,7 @@ class MemoryArchive:
 
     def told(self, event: Event) -> None:
         """An event of a kind that is projected by itself."""
-        asyncio.run(self.tables.apply(dispatch.project(self._fact(topic_of(event), event))))
+        asyncio.run(self.wrote(dispatch.project(self._fact(topic_of(event), event))))
 
     def ordered(self) -> None:
         """What the order doors have published up to now is projected."""
@@ -254,7 +260,7 @@ class MemoryArchive:
             material = Material(self.objects, documents="sijil-documents", missing_s=0)
             for event in [p.event for p in self.journal.published[self._ordered :] if isinstance(p.event, kinds)]:
                 (wanted,) = await material.wanted([event])
-                await self.tables.apply(dispatch.project(self._fact(topic_of(event), event), wanted, SECRET))
+                await self.wrote(dispatch.project(self._fact(topic_of(event), event), wanted, SECRET))
             material.close()
 
         asyncio.run(run())

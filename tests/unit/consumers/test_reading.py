@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
-from consumers.api.waiting import in_order, is_to_read, standing
 from infra import clock
 from producers import reading
 from schemas.caller import Caller
 from schemas.events import AccessGranted, ReadingClaimed, ReadingReleased
+from schemas.people import Person, encode_person
 from schemas.roles import DEFAULT_PURPOSE, Role
+from schemas.tables import Upsert
+from schemas.to_read import is_to_read, standing
 from tests.unit.consumers.archive import MemoryArchive, part10
 from tests.unit.consumers.test_pages import As
 
@@ -66,7 +69,8 @@ def test_what_waits_is_of_the_own_sites_and_to_be_read(archive: MemoryArchive) -
     assert (shown.action, {s.study_uid for s in shown.shown}) == ("read-waiting", {STUDY, OTHER})
 
     async def wrong(client: httpx.AsyncClient) -> list[int]:
-        return [(await client.get(f"/reading?days={d}")).status_code for d in ("0", "99", "x")]
+        options = ("priority=now", "after=x", "after=9_1_1.2")
+        return [(await client.get(f"/reading?{o}")).status_code for o in options]
 
     assert asked(archive, wrong) == [400, 400, 400]
 
@@ -76,16 +80,16 @@ def test_a_signed_study_waits_no_longer_and_a_begun_one_does(archive: MemoryArch
     assert [r["study_uid"] for r in waiting(archive)] == [OTHER]
     versions = [{"report_id": "a", "version": n, "status": s, "issued": "x"} for n, s in ((1, "final"), (2, "amended"))]
     assert standing(versions).signed
-    assert not standing([*versions, {**versions[0], "version": 3, "status": "entered-in-error"}]).signed
+    taken = standing([*versions, {**versions[0], "version": 3, "status": "entered-in-error"}])
+    assert (taken.signed, taken.taken_back) == (frozenset(), True)
     begun = standing([{"report_id": "b", "version": 1, "status": "preliminary", "issued": "x"}])
-    assert (begun.signed, begun.begun, begun.status) == (False, "b", "preliminary")
+    assert (begun.signed, begun.begun, begun.status) == (frozenset(), "b", "preliminary")
 
 
-def test_the_urgent_come_first() -> None:
-    rows = [{"priority": p, "waits_since": w, "study_uid": p + str(w)} for p, w in (("routine", 1), ("stat", 3))]
-    rows.append({"priority": "stat", "waits_since": 2, "study_uid": "stat2"})
-    assert [r["study_uid"] for r in in_order(rows)] == ["stat2", "stat3", "routine1"]
-    assert is_to_read({"modalities": {"CT", "SR"}, "study_date": ""}, NOW), "without a date it is to be read"
+def test_what_is_to_be_read() -> None:
+    assert is_to_read({"CT", "SR"}, "", NOW), "without a date it is to be read"
+    assert not is_to_read({"SR"}, "20250302", NOW)
+    assert not is_to_read({"CT"}, "20240101", NOW), "it was imported"
 
 
 def test_a_claim_is_seen_until_it_is_given_back(archive: MemoryArchive) -> None:
@@ -101,6 +105,45 @@ def test_a_claim_is_seen_until_it_is_given_back(archive: MemoryArchive) -> None:
     archive.told(archive.journal.events(ReadingReleased)[0])
     assert not any(r.get("claimed_by") for r in waiting(archive))
     assert asked(archive, lambda c: c.post(f"/studies/{ELSEWHERE}/claim")).status_code == 403
+
+
+def test_pages_of_what_waits_and_what_is_new_to_a_report(archive: MemoryArchive) -> None:
+    async def walk(client: httpx.AsyncClient) -> list[str]:
+        found, after = [], ""
+        while True:
+            page = (await client.get(f"/reading?limit=1&after={after}")).json()
+            found += [r["study_uid"] for r in page["waiting"]]
+            if not (after := page["next"]):
+                return found
+
+    assert asked(archive, walk) == [STUDY, OTHER]
+    archive.report(b"{}", [STUDY], report_id=REPORT)
+    assert asked(archive, walk) == [OTHER]
+    archive.store([part10(f"{STUDY}.1.2", study=STUDY, series=f"{STUDY}.1")])
+    (row, _) = waiting(archive)
+    assert (row["study_uid"], row["why"], row["priority"]) == (STUDY, "new-images", "routine")
+    assert row["waits_since"] > row["arrived"]
+    assert [r["study_uid"] for r in waiting(archive, "?priority=routine&modality=CT")] == [STUDY, OTHER]
+    assert waiting(archive, "?priority=stat") == []
+
+
+def test_a_claim_is_told_by_name(archive: MemoryArchive) -> None:
+    practitioner = {"resourceType": "Practitioner", "name": [{"text": "Sara Adel"}, {"text": "سارة عادل"}]}
+    data = encode_person(
+        Person(person_id="r2", version=1, practitioner=practitioner, stated_by="x", recorded="2025-03-02T08:00:00Z")
+    )
+    digest = hashlib.sha256(data).hexdigest()
+    archive.objects.put("sijil-documents", "people/r2/1.json", data, sha256=digest)
+    columns = {"bucket": "sijil-documents", "document_key": "people/r2/1.json", "document_sha256": digest}
+    asyncio.run(archive.wrote([Upsert("people", {"person_id": "r2"}, columns, 1)]))
+    claim = ReadingClaimed(study_uid=STUDY, actor="person:r2", recorded="2025-03-02T08:00:00Z")
+    archive.told(claim)
+    (row,) = [r for r in waiting(archive) if r["study_uid"] == STUDY]
+    assert (row["claimed_by"], row["claimed_names"], row["mine"]) == ("person:r2", ["Sara Adel", "سارة عادل"], False)
+    assert waiting(archive, "?mine=1") == []
+    archive.told(ReadingClaimed(study_uid=STUDY, actor="person:r1", recorded="2025-03-02T08:01:00Z"))
+    assert [r["study_uid"] for r in waiting(archive, "?mine=1")] == [STUDY]
+    assert waiting(archive, "?mine=1", radiologist("r2")) == [], "somebody has taken it over"
 
 
 def test_a_draft_is_kept_and_another_tab_is_told(archive: MemoryArchive) -> None:

@@ -85,6 +85,7 @@ async def sign(client: httpx.AsyncClient, written: dict[str, str], save_id: str 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_pages_are_whole(archive: MemoryArchive, language: str) -> None:
     order = {
+        "version": 1,
         "patient_key": "",
         "study_uid": STUDY,
         "status": "active",
@@ -93,7 +94,9 @@ def test_the_pages_are_whole(archive: MemoryArchive, language: str) -> None:
         "authored": "x",
     }
     key = {"site": "LOCAL", "accession": "A-1", "order_id": "00000000-0000-4000-8000-00000000000a"}
-    asyncio.run(archive.tables.apply([Upsert("orders_by_accession", key, order, 1)]))
+    urgent = {n: v for n, v in order.items() if n != "reason"}
+    tables = ("orders_by_accession", order), ("priorities_by_accession", urgent)
+    asyncio.run(archive.wrote([Upsert(table, key, columns, 1) for table, columns in tables]))
 
     async def look(client: httpx.AsyncClient) -> None:
         shown = {}
