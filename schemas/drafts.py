@@ -29,6 +29,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Somebody has to be told at once."""
     category: Annotated[str, msgspec.Meta(max_length=32)] = ""
     """BI-RADS or the like, as given."""
+    conclusions: _Line = ""
+    """The coded conclusion as it is typed (consumers.web.coded_conclusion)."""
     template: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{0,64}$")] = ""
     """Key of the template that was put in last."""
     report_id: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?$")] = ""

@@ -22,6 +22,7 @@ from starlette.responses import Response
 from consumers.direction import isolated
 from consumers.web import show
 from consumers.web.assets import PREFIX, Assets
+from consumers.web.coded_conclusion import NAMES, coded
 from consumers.web.inner import Inner, Refused
 from consumers.web.language import COOKIE, OPTION, Language, chosen, other
 from infra import clock
@@ -192,6 +193,8 @@ class Frame:
             auto_reload=False,
         )
         self._templates.filters["isolated"] = isolated
+        self._templates.filters["coded"] = coded
+        self._templates.filters["coding_system"] = lambda system: NAMES.get(system, "")
         app.router.add_api_route(PREFIX + "{name}", self.assets.serve, methods=["GET"], include_in_schema=False)
         gate_of(app).open(PREFIX + "{name}")
         app.add_exception_handler(Refused, _refused)

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from consumers.web.coded_conclusion import coded, line_of
 from schemas.drafts import Draft, decode_draft
 from schemas.report_content import Coded, Content, content_of
 
@@ -26,6 +27,7 @@ def draft_of_form(form: Mapping[str, str]) -> Draft:
         "impression": _lines(form.get("impression", "")),
         "critical": form.get("critical") == "1",
         "category": form.get("category", "").strip(),
+        "conclusions": form.get("conclusions", "").strip(),
         "template": form.get("template", ""),
         "report_id": form.get("report_id", ""),
         "base_version": int(version) if version.isascii() and version.isdigit() and len(version) < 5 else -1,
@@ -50,6 +52,7 @@ def draft_of_report(row: Mapping[str, Any], language: str) -> Draft:
         impression=said.impression,
         critical=said.critical,
         category=said.category.text,
+        conclusions=line_of(said.conclusions),
         report_id=row["report_id"],
         base_version=row["version"],
         change=CHANGES[0] if row["status"] in SIGNED else "",
@@ -86,6 +89,7 @@ def content(
         findings=draft.findings.strip(),
         impression=draft.impression.strip(),
         category=base.category if base.category.text == draft.category else Coded(text=draft.category),
+        conclusions=coded(draft.conclusions, base.conclusions),
         critical=draft.critical,
         comparisons=tuple(draft.comparisons),
         language=draft.language,

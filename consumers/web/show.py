@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
+from schemas.names import fold
+
 _ARABIC = re.compile(r"[\u0600-\u06ff\u0750-\u077f\ufb50-\ufdff\ufe70-\ufefc]")
 _DAY = re.compile(r"(\d{4})(\d{2})(\d{2})\Z", re.ASCII)
 GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
@@ -146,6 +148,45 @@ def study_of_file(found: Mapping[str, Any]) -> Study:
         series=found["series"],
         instances=found["instances"],
     )
+
+
+@dataclass(frozen=True)
+class Prior:
+    """An earlier study beside the one that is read."""
+
+    uid: str
+    modalities: tuple[str, ...]
+    description: str
+    day: date | None
+    site: str
+    parts: tuple[str, ...]
+    """Body parts that it has in common with the one that is read, as it names them."""
+
+
+def priors(
+    entries: Sequence[Mapping[str, Any]], uid: str, modalities: Sequence[str], parts: Sequence[str]
+) -> list[Prior]:
+    """The other studies of a patient's timeline: those of the same body part first, of these those of the same device,
+    and the newest first.
+    """
+    read = {fold(part) for part in parts}
+    found = [
+        (
+            Prior(
+                e["study_uids"][0],
+                tuple(e["modalities"]),
+                e["text"],
+                day(e["when"][:10].replace("-", "")),
+                e["site"],
+                tuple(part for part in e["body_parts"] if fold(part) in read),
+            ),
+            e["when"],
+        )
+        for e in entries
+        if e["kind"] == "study" and e["study_uids"][0] != uid
+    ]
+    found.sort(key=lambda f: (bool(f[0].parts), bool(set(f[0].modalities) & set(modalities)), f[1]), reverse=True)
+    return [prior for prior, _ in found]
 
 
 def age(born: date | None, on: date) -> int | None:

@@ -903,6 +903,8 @@ MESSAGES: Mapping[str, str] = {
     "reading.critical": "حرج: يجب إبلاغ الطبيب الآن",
     "reading.critical.hint": "يجب أن يؤكد الاستلام المعنيون والطبيب المُحيل.",
     "reading.category": "التصنيف",
+    "reading.conclusions": "الرأي المُرمَّز",
+    "reading.conclusions.hint": "رمز ICD-10 أو SNOMED CT، مثل ⁦J18.9 pneumonia; 233604007⁩",
     "reading.check": "مراجعة وتوقيع",
     "reading.keys": "المفاتيح: Alt+1…9 نموذج، F2 الفراغ [التالي]، Ctrl+Enter مراجعة وتوقيع، Alt+V الصور.",
     "reading.beside": "المعلومات المتاحة",

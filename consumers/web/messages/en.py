@@ -485,6 +485,8 @@ MESSAGES: Mapping[str, str] = {
     "reading.critical": "Critical: somebody must be told now",
     "reading.critical.hint": "Its contacts and the referring doctor must read it back.",
     "reading.category": "Category",
+    "reading.conclusions": "Coded conclusion",
+    "reading.conclusions.hint": "ICD-10 or SNOMED CT, as J18.9 pneumonia; 233604007",
     "reading.check": "Check and sign",
     "reading.keys": "Keys: Alt+1…9 template, F2 next [blank], Ctrl+Enter check and sign, Alt+V images.",
     "reading.beside": "What is known",

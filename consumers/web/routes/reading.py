@@ -36,6 +36,8 @@ BEGUN = frozenset({"registered", "partial", "preliminary"})
 OFFERED_MAX = 9
 """Templates with a key of their own: Alt+1 to Alt+9."""
 PRIORS_MAX = 30
+ENTRIES = "1000"
+"""Of the patient's timeline, in which priors are."""
 
 
 def add(frame: Frame) -> None:
@@ -165,6 +167,8 @@ def report_of(row: Mapping[str, Any]) -> dict[str, Any]:
         "findings": said.findings,
         "impression": said.impression,
         "critical": said.critical,
+        "category": said.category.text or said.category.code,
+        "conclusions": said.conclusions,
     }
 
 
@@ -261,11 +265,9 @@ class Editor:
         s = show.study(listed[0] if listed else {"0020000D": {"Value": [uid]}}, view.language.code)
         key, priors = standing["patient_key"], []
         if key and view.may(Permission.PATIENT_FILE):
-            file = await view.get(f"/patients/{key}/studies", limit=str(PRIORS_MAX + 1))
-            priors = [show.study_of_file(f) for f in file["studies"] if f["study_uid"] != uid][:PRIORS_MAX]
+            file = await view.get(f"/patients/{key}/timeline", limit=ENTRIES)
+            priors = show.priors(file["entries"], uid, s.modalities, reading["body_parts"])[:PRIORS_MAX]
         today = clock.now().astimezone(view.frame.zone).date()
-        # Those of the same device first: they are what is compared with
-        priors.sort(key=lambda p: not set(p.modalities) & set(s.modalities))
         return {
             "s": s,
             "age": show.age(s.born, today),

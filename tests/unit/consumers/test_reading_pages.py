@@ -14,6 +14,8 @@ import msgspec
 import pytest
 
 from consumers.web import app as web
+from consumers.web import show
+from consumers.web.coded_conclusion import ICD10, SNOMED, coded, line_of
 from consumers.web.language import LANGUAGES
 from consumers.web.report_form import content, draft_of_form, draft_of_report
 from consumers.web.report_templates import blanks, fitting, load
@@ -73,6 +75,40 @@ def told(archive: MemoryArchive) -> None:
             archive.told(published.event)
 
 
+def test_what_is_coded_is_taken_as_given() -> None:
+    line = "j18.9 pneumonia;  ٢٣٣٦٠٤٠٠٧ |Pneumonia| ؛ التهاب رئوي; J18.9x y"
+    said = coded(line)
+    assert [(c.system, c.code, c.text) for c in said] == [
+        (ICD10, "J18.9", "pneumonia"),
+        (SNOMED, "233604007", "Pneumonia"),
+        ("", "", "التهاب رئوي"),
+        (ICD10, "J18.9X", "y"),
+    ]
+    assert coded(line_of(said)) == said
+    other = Coded(text="Pneumonia", system="http://id.who.int/icd/release/11/mms", code="CA40")
+    assert coded(line_of([other, *said[:1]]), [other]) == (other, said[0]), "another system's stays what it was"
+    assert coded(" ; ") == ()
+
+
+def test_priors_of_the_same_part_come_first_then_of_the_same_device() -> None:
+    def entry(uid: str, when: str, modality: str, part: str, kind: str = "study") -> dict[str, Any]:
+        return {"kind": kind, "study_uids": [uid], "when": when, "modalities": [modality], "text": "", "site": "A",
+                "body_parts": [part] if part else []}  # fmt: skip
+
+    entries = [
+        entry("now", "2025-03-01", "CT", "CHEST"),
+        entry("new", "2025-02-01", "MR", "KNEE"),
+        entry("report", "2025-02-02", "CT", "CHEST", "report"),
+        entry("device", "2024-02-01", "CT", ""),
+        entry("part", "2023-02-01", "CR", "Chest"),
+        entry("both", "2020-02-01", "CT", "CHEST"),
+    ]
+    found = show.priors(entries, "now", ["CT"], ["CHEST"])
+    assert [(p.uid, p.parts) for p in found] == [
+        ("both", ("CHEST",)), ("part", ("Chest",)), ("device", ()), ("new", ())
+    ]  # fmt: skip
+
+
 async def sign(client: httpx.AsyncClient, written: dict[str, str], save_id: str = "", **more: str) -> httpx.Response:
     checked = await client.post(
         f"/web/reading/{STUDY}/check", data={**written, "save_id": save_id, "base_version": "0"} | more
@@ -126,7 +162,8 @@ def test_from_the_list_to_a_signed_report(archive: MemoryArchive) -> None:
         page = (await client.get(f"/web/reading/{STUDY}")).text
         assert hidden(page, "save_id") == saved["save_id"], "a reload goes on where the save was"
         assert "سطر\nآخر" in page
-        answer = await sign(client, {**WRITTEN, "critical": "1", f"compared-{EARLIER}": "1"}, saved["save_id"])
+        said = {"critical": "1", "category": "BI-RADS 2", "conclusions": "J18.9 التهاب", f"compared-{EARLIER}": "1"}
+        answer = await sign(client, {**WRITTEN, **said}, saved["save_id"])
         assert (answer.status_code, answer.headers["location"]) == (303, "/web/reading?notice=signed")
         again = await client.post(f"/web/reading/{STUDY}/sign", data={"save_id": saved["save_id"]})
         assert again.headers["location"] == "/web/reading?notice=signed", "a second click signs nothing twice"
@@ -141,6 +178,8 @@ def test_from_the_list_to_a_signed_report(archive: MemoryArchive) -> None:
     )
     document = msgspec.json.decode(archive.objects.get(issued.bucket, issued.document_key))
     said, signature = content_of(document), signature_of(document)
+    assert said.category.text == "BI-RADS 2"
+    assert said.conclusions == (Coded(text="التهاب", system=ICD10, code="J18.9"),)
     assert (said.findings, said.impression) == ("سطر\nآخر", f"طبيعي {EVIL}")
     assert (said.language, said.comparisons, said.body_part.code) == ("ar", (EARLIER,), "CHEST")
     assert signature is not None
