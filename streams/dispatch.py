@@ -175,7 +175,9 @@ def wanted(event: Event) -> Wanted | None:
 
 
 def project(fact: Fact, material: Any = None, secret: bytes = b"") -> list[Write]:
-    """Writes of a fact whose type is in PROJECT. `material` is what `wanted` asked for."""
+    """Writes of a fact whose type is in PROJECT or NOT_PROJECTED (none). `material` is what `wanted` asked for."""
+    if type(fact.event) in NOT_PROJECTED:
+        return []
     extra: tuple[Any, ...] = () if material is None else (material,)
     extra += (secret,) if type(fact.event) in KEYED else ()
     return PROJECT[type(fact.event)](fact, fact.event, *extra)

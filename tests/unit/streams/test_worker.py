@@ -6,12 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+import pytest
 
 from infra.dead_letters import DeadLetters
 from infra.memory import MemoryLog, MemoryObjects, MemoryTables
 from infra.ports import Position, Select, Stored
 from schemas.envelope import encode
-from schemas.events import DeadLetter, Event, PackStored, StudyCompleted
+from schemas.events import (
+    DeadLetter,
+    Event,
+    PackStored,
+    ReportDeliveryFailed,
+    StudyCompleted,
+    StudyDeliveryFailed,
+)
 from streams.apply import Projector
 from streams.completeness import QUIET
 from streams.effects import Emit
@@ -84,6 +92,34 @@ def test_a_batch_is_projected_decided_and_positioned() -> None:
     assert archive.kinds() == ["PatientSeen"]
     assert archive.position() == 7
     assert archive.position("completeness") == 5
+
+
+FAILED = {
+    "delivery_id": "01953fcb-9c00-7000-8000-000000000001",
+    "destination": "ehr",
+    "attempt": 1,
+    "occurred": NOW,
+    "reason": "not-reachable",
+    "will_retry": True,
+}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        msgspec.convert({**FAILED, "report_id": FAILED["delivery_id"], "version": 1}, ReportDeliveryFailed),
+        msgspec.convert({**FAILED, "study_uid": "1.2.3"}, StudyDeliveryFailed),
+    ],
+    ids=lambda e: e.TYPE,
+)
+def test_what_is_not_projected_is_passed(event: Event) -> None:
+    """A health record that is away makes many of these."""
+    archive = Archive()
+    assert archive.handle(stored(event, 5), stored(event, 6)) == []
+    assert archive.kinds() == [], "nothing is emitted, nothing is a dead letter"
+    rows = {table: found for table, found in run(dump(archive.tables)).items() if found}
+    assert list(rows) == ["projection_positions"]
+    assert [r["next_offset"] for r in rows["projection_positions"] if r["projection"] == "views"] == [7]
 
 
 def test_quiet_completes_once_and_a_late_arrival_reopens() -> None:
