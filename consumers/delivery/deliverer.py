@@ -27,7 +27,7 @@ from consumers.delivery.outbox import Outbox, Request
 from consumers.delivery.positions import Positions
 from consumers.delivery.queue import REFUSED, RETRYING, WAITING, Owed, Queue
 from infra import clock, faults, telemetry
-from schemas.errors import Overloaded, SijilError, Transient
+from schemas.errors import Overloaded, Transient
 from schemas.events import Event
 
 log = telemetry.logger(__name__)
@@ -131,8 +131,8 @@ class Deliverer:
                 "delivery postponed", destination=self.destination.name, delivery_id=entry.id, reason=str(error)
             )
             self.queue.postponed(owed, clock.monotonic(), OURS_S)
-        except SijilError as error:
-            # Something of ours is not as it was promised; what follows must not wait for it.
+        except Exception as error:  # noqa: BLE001 (whatever it stumbles over, what follows must not wait for it)
+            # Something of ours is not as it was promised.
             log.error("delivery set aside", destination=self.destination.name, delivery_id=entry.id, error=error)
             await self._settle(owed, Refused("archive-fault"))
         else:

@@ -205,6 +205,29 @@ def test_faults_of_this_side_are_not_the_destinations() -> None:
     asyncio.run(scenario())
 
 
+def test_what_it_stumbles_over_is_set_aside_and_holds_up_nothing() -> None:
+    async def scenario() -> None:
+        world = World()
+
+        def answer(entry: Entry) -> Outcome:
+            if entry.event.version == 1:  # type: ignore[attr-defined]
+                raise ValueError("a font without a glyph")
+            return Delivered()
+
+        told = Told(answer=answer)
+        count = 2 * module.CALLS_MAX
+        await world.happens(*(issued(r, v) for v in (1, 2) for r in range(count)))
+        deliverer = world.deliverer(told)
+        async with world.running(deliverer):
+            await until(lambda: len(told.took) == count and deliverer.queue.running == 0)
+        assert {v for _, v in told.took} == {2}, "also what follows it of the same report"
+        rows = await world.open_rows()
+        assert len(rows) == count
+        assert {(r["state"], r["reason"]) for r in rows} == {("refused", "archive-fault")}
+
+    asyncio.run(scenario())
+
+
 def test_kafka_and_cassandra_away_for_a_while() -> None:
     async def scenario() -> None:
         world, told = World(), Told()
