@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from consumers.delivery.entry import Entry, Outcome
+from consumers.delivery.press import Print
 from infra.ports import Objects, Tables
 from infra.settings import Settings
 from schemas.events import Event
@@ -51,6 +52,8 @@ class Around:
     state: Callable[[], Tables]
     """`sijil_state`. Raises Transient likewise."""
     objects: Objects
+    printed: Print
+    """Makes the PDF of a report; of the same report once for all destinations."""
 
 
 Make = Callable[[Around], Sequence[Destination]]

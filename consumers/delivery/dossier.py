@@ -15,8 +15,8 @@ from consumers.api import overlay, queries
 from consumers.api.beside import Beside, beside
 from consumers.api.current import current
 from consumers.api.letterheads import Letterheads
+from consumers.delivery.press import Print
 from consumers.report_pdf.letterhead import Lang
-from consumers.report_pdf.page import render
 from consumers.report_pdf.sheet import About, Sheet, sheet_of
 from infra import clock
 from infra.ports import Objects, Row, Tables
@@ -68,9 +68,10 @@ class Dossiers:
         settings: Settings,
         tables: Callable[[], Tables],
         objects: Objects,
-        printed: Callable[[Sheet], bytes] = render,
+        printed: Print,
     ) -> None:
-        self._tables, self._objects, self._render = tables, objects, printed
+        """`printed`: makes the PDF of a sheet."""
+        self._tables, self._objects, self._print = tables, objects, printed
         self._letterheads = Letterheads(settings.letterheads)
         self._base_url = settings.public_url
         self.zone = ZoneInfo(settings.time_zone)
@@ -107,10 +108,10 @@ class Dossiers:
         document = msgspec.json.decode(data)
         lang: Lang = "en" if str(document.get("language", "")).lower().startswith("en") else "ar"
         also = await beside(self._tables(), self._objects, document, lang)
-        pdf = await asyncio.to_thread(self._printed, row, document, study, current_version, lang, also)
-        return Report(row, document, pdf)
+        sheet = self._sheet(row, document, study, current_version, lang, also)
+        return Report(row, document, await self._print(sheet))
 
-    def _printed(
+    def _sheet(
         self,
         row: Row,
         document: Mapping[str, Any],
@@ -118,7 +119,7 @@ class Dossiers:
         current_version: int,
         lang: Lang,
         also: Beside,
-    ) -> bytes:
+    ) -> Sheet:
         about = About(
             report_id=row["report_id"],
             version=row["version"],
@@ -128,7 +129,7 @@ class Dossiers:
             issued=row["issued"],
             sha256=row["document_sha256"],
         )
-        sheet = sheet_of(
+        return sheet_of(
             document,
             msgspec.json.decode(study.row["answer"]),
             about,
@@ -139,7 +140,6 @@ class Dossiers:
             priors=also.priors,
             signer=also.signer,
         )
-        return self._render(sheet)
 
 
 REPORT_COLUMNS = (

@@ -10,11 +10,13 @@ from importlib.metadata import entry_points
 
 import click
 
+from consumers.api.decoders import Decoders
 from consumers.delivery.deliverer import Deliverer, new_queue
 from consumers.delivery.destination import Around, Destination, Make
 from consumers.delivery.feed import Ends, Feed
 from consumers.delivery.outbox import Outbox
 from consumers.delivery.positions import Positions
+from consumers.delivery.press import Press
 from consumers.delivery.subscriptions.keeper import Keeper
 from consumers.delivery.subscriptions.receiver import RestHook
 from consumers.delivery.subscriptions.seal import Seal
@@ -65,7 +67,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
         feed = Feed(kafka, ends, destination, outbox, queue, since_ms=first_ms)
         return Deliverer(destination, outbox, queue, feed, positions, chain)
 
-    around = Around(settings, lambda: views, lambda: state, objects)
+    decoders = Decoders()
+    around = Around(settings, lambda: views, lambda: state, objects, Press(decoders.printed).printed)
     deliverers = [begin(destination, since_ms(settings)) for destination in installed(around)]
     ca_file, fhir = settings.subscription_ca_file, f"{settings.public_url}/fhir"
     keeper = Keeper(state, Seal(settings), lambda: RestHook(ca_file), begin, fhir)
@@ -81,6 +84,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
         return await service.until_stopped(stop, running)
     finally:
         await asyncio.to_thread(chain.close, CHAIN_CLOSE_S)
+        decoders.close()
         kafka.close()
         connected.close()
         health.close()

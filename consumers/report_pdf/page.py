@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from consumers import direction
 from consumers.direction import Direction, isolated
+from consumers.report_pdf import typeface
 from consumers.report_pdf.sheet import Section, Sheet
 from consumers.report_pdf.words import word
 
@@ -43,6 +44,7 @@ def render(sheet: Sheet) -> bytes:
         page.write_section(section)
     page.write_signatures()
     page.write_feet()
+    typeface.reduce(page)
     return bytes(page.output())
 
 
@@ -55,8 +57,8 @@ class _Page(FPDF):
         self.way: Direction = "rtl" if sheet.lang == "ar" else "ltr"
         self.set_margins(MARGIN, HEAD_TOP, MARGIN)
         self.set_auto_page_break(True, FOOT)
-        self.add_font(FAMILY, "", FONTS / "amiri-400.ttf")
-        self.add_font(FAMILY, "B", FONTS / "amiri-700.ttf")
+        typeface.add(self, FAMILY, "", FONTS / "amiri-400.ttf")
+        typeface.add(self, FAMILY, "B", FONTS / "amiri-700.ttf")
         self.set_lang(sheet.lang)
         self.set_title(sheet.title)
         self.set_creator("Sijil")

@@ -17,6 +17,7 @@ from consumers.delivery.ehr.client import FhirClient
 from consumers.delivery.ehr.destination import Ehr
 from consumers.delivery.entry import Delivered, Entry, Waiting
 from consumers.report_pdf.page import render
+from consumers.report_pdf.sheet import Sheet
 from infra import clock
 from schemas.events import Event
 from schemas.identity import derived_id
@@ -24,6 +25,12 @@ from tests.ehr.server import EhrServer
 from tests.unit.consumers.delivery.test_ehr import REPORT, SYSTEM, Hospital, Record, national_id
 
 pytestmark = [pytest.mark.connected, pytest.mark.slow]
+
+
+async def printed(sheet: Sheet) -> bytes:
+    """A real PDF."""
+    return render(sheet)
+
 
 NUMBER = clock.now_ms() // 1000 % 990
 HERS, ANOTHERS = national_id(NUMBER), national_id(NUMBER + 1)
@@ -46,7 +53,7 @@ class Connected(Hospital):
 
     def __init__(self, base: str) -> None:
         super().__init__(Record(), patient_id=HERS)
-        dossiers = Dossiers(self.archive.settings, lambda: self.archive.tables, self.archive.objects, render)
+        dossiers = Dossiers(self.archive.settings, lambda: self.archive.tables, self.archive.objects, printed)
         self._base, self._dossiers = base, dossiers
 
     def owes(self, event: Event, subject: str = f"report/{REPORT}") -> Any:

@@ -48,7 +48,7 @@ def make(around: Around) -> Sequence[Destination]:
     client = FhirClient(
         settings.ehr_url, token=settings.ehr_token, ca_file=settings.ehr_ca_file, timeout_s=settings.ehr_timeout_s
     )
-    dossiers = Dossiers(settings, around.tables, around.objects)
+    dossiers = Dossiers(settings, around.tables, around.objects, around.printed)
     create = bool(settings.ehr_create_patients)
     return (Ehr(client, dossiers, around.state(), system=settings.ehr_patient_system, create=create),)
 

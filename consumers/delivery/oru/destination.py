@@ -50,7 +50,7 @@ def make(around: Around) -> Sequence[Destination]:
     if settings.oru_ca_file:
         context = ssl.create_default_context(cafile=settings.oru_ca_file)
     client = MllpClient(host.strip("[]"), int(port), tls=context, timeout_s=settings.oru_timeout_s)
-    return (Oru(client, Dossiers(settings, around.tables, around.objects), around.state()),)
+    return (Oru(client, Dossiers(settings, around.tables, around.objects, around.printed), around.state()),)
 
 
 class Oru:

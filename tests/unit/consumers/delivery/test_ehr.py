@@ -93,7 +93,8 @@ def _value(resource: Resource) -> str:
     return str(resource["subject"]["reference"].rpartition("|")[2])
 
 
-def _printed(sheet: Sheet) -> bytes:
+async def printed(sheet: Sheet) -> bytes:
+    """What stands for a PDF."""
     return f"%PDF {sheet.title}".encode()
 
 
@@ -104,7 +105,7 @@ class Hospital:
         self.archive, self.record = MemoryArchive(), record
         self.archive.store([part10("1.2.9.1.1.1", study="1.2.9.1", PatientID=patient_id)])
         self.state = MemoryTables(STATE_KEYSPACE)
-        dossiers = Dossiers(self.archive.settings, lambda: self.archive.tables, self.archive.objects, _printed)
+        dossiers = Dossiers(self.archive.settings, lambda: self.archive.tables, self.archive.objects, printed)
         client: Any = record
         self.ehr = Ehr(client, dossiers, self.state, system=SYSTEM, create=create)
         self.documents: dict[int, ReportIssued] = {}

@@ -24,6 +24,7 @@ from schemas.events import Named, ReportIssued
 from schemas.people import Person, encode_person
 from schemas.tables import STATE_KEYSPACE, Upsert
 from tests.unit.consumers.delivery.around import STUDY, issued
+from tests.unit.consumers.delivery.test_ehr import printed
 
 MAIL, PHONE = "mona@hospital.example", "+201001234567"
 PATIENT = "Hassan^Mona=منى حسن"
@@ -69,7 +70,7 @@ def around(tmp_path: Path) -> Around:
     ]
     asyncio.run(tables.apply(writes))
     settings = Settings(home=tmp_path, http_public_url="https://sijil.example")
-    return Around(settings, lambda: tables, lambda: tables.with_keyspace(STATE_KEYSPACE), objects)
+    return Around(settings, lambda: tables, lambda: tables.with_keyspace(STATE_KEYSPACE), objects, printed)
 
 
 def report(status: str = "final", *people: str) -> ReportIssued:
