@@ -18,7 +18,7 @@ from consumers.delivery.destination import Destination
 from consumers.delivery.entry import Entry
 from consumers.delivery.outbox import Offsets, Outbox
 from consumers.delivery.queue import Owed, Queue
-from infra import clock, telemetry
+from infra import clock, faults, telemetry
 from infra.ports import Log, Stored
 from schemas.envelope import decode
 from schemas.errors import Invalid, Transient
@@ -115,7 +115,10 @@ class Feed:
         entries, reached = self._judged(topic, records, wanted)
         if entries:
             await self._outbox.accept(entries)  # Step 2
+            faults.point("delivery.accepted")
         await self._outbox.move(topic, reached)  # Step 3
+        if entries:
+            faults.point("delivery.followed")
         cursors.update(reached)
         for entry in entries:  # Step 4
             self._queue.add(Owed(entry))

@@ -11,7 +11,7 @@ from consumers.delivery import feed as feed_module
 from consumers.delivery import queue as queue_module
 from consumers.delivery.entry import Away, Delivered, Entry, Outcome, Refused, Waiting
 from consumers.delivery.outbox import request
-from infra import clock
+from infra import clock, faults
 from schemas.errors import Transient
 from schemas.events import ReportDelivered, ReportDeliveryFailed
 from schemas.identity import derived_id
@@ -73,6 +73,43 @@ def test_a_new_process_takes_up_what_was_left_and_nothing_else() -> None:
         async with world.running(world.deliverer(third)):
             await until(lambda: len(third.took) == 1)
         assert third.took == [(derived_id("report", 99), 1)]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("point", ["delivery.accepted", "delivery.followed", "delivery.called", "delivery.published"])
+def test_killed_between_any_two_steps(point: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        world, told = World(), Told()
+        await world.happens(*(issued(r, v) for v in (1, 2) for r in range(10)))
+        this, passed = asyncio.current_task(), []
+
+        def die(name: str) -> None:
+            if name == point:
+                passed.append(name)
+            if len(passed) == 1:
+                for task in asyncio.all_tasks() - {this}:
+                    task.cancel()
+                raise asyncio.CancelledError
+
+        monkeypatch.setattr(faults, "point", die)
+        async with world.running(world.deliverer(told)):
+            await until(lambda: bool(passed))
+        assert passed
+        assert await world.open_rows(), "what was under way is not lost"
+        passed.append("the next life")
+        deliverer = world.deliverer(told)
+        async with world.running(deliverer):
+            await until(lambda: len(set(told.took)) == 20 and not len(deliverer.queue))
+        assert await world.open_rows() == []
+        for report in range(10):
+            id = derived_id("report", report)
+            versions = [v for r, v in told.took if r == id]
+            assert versions == sorted(versions), "also what is repeated keeps its order"
+        keys = {(c.event.key(), c.event.version): c.id for c in told.calls}  # type: ignore[attr-defined]
+        assert {c.id for c in told.calls} == set(keys.values()), "a repeat has the key of the first call"
+        ids = {id for id, _ in world.chain.events}
+        assert len(ids) == 20, "an attempt is one event, also when it is told twice"
 
     asyncio.run(scenario())
 
