@@ -31,7 +31,7 @@ WRITES: Mapping[Role, tuple[str, ...]] = {
         "sites",
     ),
     "hl7": ("reports", "orders", "patients", "study.arrivals"),
-    "worker": ("study.lifecycle", "study.corrections", "patients", "reports", "dead-letters"),
+    "worker": ("study.arrivals", "study.lifecycle", "study.corrections", "patients", "reports", "dead-letters"),
     "archiver": ("study.lifecycle", "archive", "reports", "dead-letters"),
     "delivery": ("reports", "study.lifecycle"),
     "admin": EVERYTHING,  # `sijil dead-letters retry` puts a record back where it came from, byte for byte

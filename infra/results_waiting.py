@@ -26,6 +26,8 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     waiting_id: str
     received: str
     site: str
+    issuer: str = ""
+    """Of the patient's numbers; empty: the site."""
     actor: str
     reason: str
     """Of `producers.hl7.matching`."""

@@ -164,6 +164,7 @@ class Orders:
         # Step 2: the accession number
         accession = sent.order.accession or (before.order.accession if before else "")
         accession = self._claimed(id, site, accession, now.astimezone(self._zone).strftime("%Y%m%d"))
+        faults.point("orders.after-accession")
         # Step 3: the document
         data = completed(
             sent,

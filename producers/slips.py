@@ -1,4 +1,10 @@
-"""Slips that patients take along: a new PIN each time one is printed; the one before opens nothing any more."""
+"""Slips that patients take along: a new PIN each time one is printed; the one before opens nothing any more.
+
+1. the PIN's hash is in S3 under the slip's number
+2. whoever prints it is told the PIN
+
+A crash between them leaves a slip whose PIN nobody knows; who prints again gets the next one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
-from infra import clock
+from infra import clock, faults
 from infra.ports import Objects
 from schemas.errors import Defect, Overloaded
 from schemas.pin import DIGITS, SALT_BYTES, hashed
@@ -53,5 +59,6 @@ class Slips:
                 )
             except Defect:  # somebody else prints one just now
                 continue
+            faults.point("slips.after-document")
             return Printed(number, pin)
         raise Overloaded("slips of this order are printed elsewhere just now", 1.0)

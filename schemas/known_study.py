@@ -16,3 +16,5 @@ class KnownStudy:
     birth_date: str
     """YYYYMMDD."""
     sex: str
+    files: frozenset[str] = frozenset()
+    """Patient keys of the file it is in, and of those that people joined to it."""

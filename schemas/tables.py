@@ -1196,6 +1196,7 @@ STATE_TABLES: tuple[Table, ...] = (
             "decided_reason": "text",
             "outcome": "text",
             "report_id": "text",
+            "issuer": "text",
         },
         ("state",),
         ("waiting_id",),

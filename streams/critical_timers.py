@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-from infra import clock, telemetry
+from infra import clock, faults, telemetry
 from infra.ports import Select, Tables
 from schemas.errors import Transient
 from streams.critical import TABLE, escalations
@@ -49,6 +49,7 @@ class CriticalTimers:
         if not emits:
             return 0
         await self._publish(emits)
+        faults.point("critical.published")
         self._told |= dict.fromkeys(e.id for e in emits)
         while len(self._told) > TOLD_MAX:
             del self._told[next(iter(self._told))]

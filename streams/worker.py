@@ -4,7 +4,8 @@ The steps of a batch, of one topic:
 1. decode; at a type this build does not know its partition stands still, loudly, and the others go on
 2. project and write, idempotently; written means durable
 3. what cannot be projected: payload, encrypted, into S3, then a dead letter acknowledged by Kafka
-4. what arrivals decide (patients seen, studies completed and reopened): published and acknowledged
+4. what arrivals decide (patients seen, studies completed and reopened), and orders and studies that have found each
+   other: published and acknowledged
 5. positions are written, then the batch is acknowledged in order (streams.following)
 A crash between any two repeats the batch: the same rows, and events with the same ids. A transient fault is tried again
 for RETRY_S and then ends the process, which its supervisor starts again.
@@ -30,6 +31,7 @@ from streams.completeness import is_late
 from streams.effects import Emit
 from streams.expected import Step, waits_ms
 from streams.facts import Fact
+from streams.joining import Joining
 from streams.retry import retrying
 from streams.timers import Publish, Timers
 
@@ -67,6 +69,7 @@ class Worker:
         self._tables, self._projector, self._timers = tables, projector, timers
         self._keep, self._publish = keep, publish
         self._source, self._quiet_ms, self._open_ms = source, quiet_ms, open_ms
+        self._joining = Joining(tables)
         self.progress_at = clock.monotonic()
         """When a batch was last done."""
 
@@ -121,7 +124,7 @@ class Worker:
         for record, error in broken:
             await retrying("bury", partial(self._bury, record, error), RETRY_S)
         # Step 4
-        await retrying("publish", partial(self._decide, applied.studies), RETRY_S)
+        await retrying("publish", partial(self._decide, applied.studies, facts), RETRY_S)
         faults.point("worker.published")
         # Step 5
         await retrying("advance", partial(self._projector.advance, last.values()), RETRY_S)
@@ -131,10 +134,12 @@ class Worker:
                 self._timers.nudge(fact.event.study_uids)
         faults.point("worker.before-ack")
 
-    async def _decide(self, studies: Iterable[Folded]) -> None:
+    async def _decide(self, studies: Collection[Folded], facts: Iterable[Fact]) -> None:
         emits: list[Emit] = []
         for folded, known, waits in await self._known(studies):
             emits += decide(folded, waits, known)
+        emits += await self._joining.of_studies(studies)
+        emits += await self._joining.of_orders(facts)
         await self._publish(emits)
 
     async def _known(self, studies: Iterable[Folded]) -> list[tuple[Folded, set[int], int]]:

@@ -48,6 +48,7 @@ from consumers.api.routes import (
     people,
     printed,
     reading,
+    referrers,
     rendered,
     retrieve,
     search,
@@ -127,12 +128,13 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     arrivals.add(guard, room)
     administration.add(app, guard, room)
     people.add(app, room)
+    referrers.add(app, room)
     deliveries.add(app, room)
     waiting.add(app, guard, room)
     orders.add(guard, room)
     written = Drafts(lambda: views.tables)
     drafts.add(app, guard, room, written)
-    reading.add(guard, room, written)
+    reading.add(guard, room, written, packs)
     inbox.add(guard, room)
     fhir_metadata.add(app, door, room)
     fhir_patients.add(guard, room)

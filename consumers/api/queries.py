@@ -281,11 +281,6 @@ def delivered_of_report(report_id: str) -> Select:
     return Select("deliveries_by_report", {"report_id": report_id})
 
 
-def orders_of_accession(site: str, accession: str) -> Select:
-    """Orders under a site's accession number."""
-    return Select("orders_by_accession", {"site": site, "accession": accession})
-
-
 def orders_of_study(study_uid: str) -> Select:
     """Which orders a study belongs to."""
     return Select("orders_by_study", {"study_uid": study_uid})
@@ -334,11 +329,6 @@ def reports_naming(person_id: str, month: str, limit: int) -> Select:
 def report_read(actor: str, study_uid: str) -> Select:
     """When somebody saw a study's reports last: one row."""
     return Select("report_reads", {"actor": actor, "study_uid": study_uid}, limit=1)
-
-
-def orders_of(site: str, accession: str) -> Select:
-    """The orders of a site's accession number as they are now."""
-    return Select("orders_by_accession", {"site": site, "accession": accession})
 
 
 def reading(study_uid: str) -> Select:

@@ -17,9 +17,9 @@ from schemas.errors import Invalid
 from schemas.identity import NATIONAL_ISSUER, NationalID
 from schemas.names import ascii_digits
 from schemas.orders import Order
+from schemas.phone import checked, plain
 
 _FOURTEEN: Final = re.compile(r"(?<![0-9])[0-9]{14}(?![0-9])")
-_PHONE: Final = re.compile(r"\+?[0-9]{7,15}\Z")
 _ARABIC: Final = re.compile(r"[\u0600-\u06ff]")
 _PERSON: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})?\Z")
 TEMPORARY: Final = "TMP-"
@@ -74,8 +74,8 @@ def identity(text: str) -> Identity:
     return Identity(found.value, found.birth_date.isoformat(), found.sex, fault)
 
 
-def read(form: Form, *, order_id: str, site: str, zone: ZoneInfo, today: date) -> Read:
-    """The order that a form says."""
+def read(form: Form, *, order_id: str, site: str, zone: ZoneInfo, today: date, country: str = "20") -> Read:
+    """The order that a form says. `country`: code of telephone numbers that name none."""
 
     def field(name: str, most: int = 64) -> str:
         return form.get(name, "").strip()[:most]
@@ -92,8 +92,11 @@ def read(form: Form, *, order_id: str, site: str, zone: ZoneInfo, today: date) -
     name, latin = field("name"), field("name_latin")
     if not (name or latin):
         faults.append("name")
-    phone = re.sub(r"[ ()-]", "", ascii_digits(field("phone", 30)))
-    if phone and not _PHONE.match(phone):
+    phone = plain(field("phone", 30))
+    try:
+        dialled = phone and checked(phone, country)
+        phone = phone if phone[:1] in ("", "0", "+") else dialled
+    except Invalid:
         faults.append("phone")
     code, scheme, text, modality, body_part = _examined(field)
     if not text or not modality:
@@ -138,6 +141,11 @@ def _examined(field: Field) -> tuple[str, str, str, str, str]:
     return "", "", field("procedure"), modality if modality in MODALITIES else "", body_part
 
 
+def is_arabic(name: str) -> bool:
+    """Whether a name is written in Arabic letters."""
+    return bool(_ARABIC.search(name))
+
+
 def written(order: Order, zone: ZoneInfo) -> dict[str, str]:
     """An order as the form shows it, to be changed."""
     day, _, clock = _local(order.scheduled, zone).partition("T")
@@ -148,8 +156,8 @@ def written(order: Order, zone: ZoneInfo) -> dict[str, str]:
     return {
         "national_id": order.patient_id if national else "",
         "local_id": "" if national else order.patient_id,
-        "name": next((n for n in names if _ARABIC.search(n)), "").replace("^", " "),
-        "name_latin": next((n for n in names if not _ARABIC.search(n)), "").replace("^", " "),
+        "name": next((n for n in names if is_arabic(n)), "").replace("^", " "),
+        "name_latin": next((n for n in names if not is_arabic(n)), "").replace("^", " "),
         "birth_date": f"{born[:4]}-{born[4:6]}-{born[6:]}" if len(born) == 8 else "",
         "sex": order.sex,
         "phone": order.phone,

@@ -10,7 +10,7 @@ import msgspec
 
 from consumers.web.coded_conclusion import coded, line_of
 from schemas.drafts import Draft, decode_draft
-from schemas.report_content import Coded, Content, content_of
+from schemas.report_content import Coded, Content, Dose, content_of
 
 SIGNED = frozenset({"final", "amended", "corrected", "appended"})
 CHANGES = ("amended", "corrected", "appended")
@@ -70,8 +70,10 @@ def content(
     body_part: str = "",
     referring: str = "",
     question: str = "",
+    dose: tuple[Dose, ...] = (),
 ) -> Content:
     """The report that a draft becomes. `author`, `referring`: person ids; `status`: what its signature makes of it;
+    `dose`: what the study's dose reports say now;
     `before`: the version that it goes on from, of which all stays that the editor does not show. A form that came with
     that one (a RIS's text, a PDF) does not: it would say what the report says no longer.
     """
@@ -92,6 +94,7 @@ def content(
         conclusions=coded(draft.conclusions, base.conclusions),
         critical=draft.critical,
         comparisons=tuple(draft.comparisons),
+        dose=dose or base.dose,
         language=draft.language,
         issued="",
         presented=(),

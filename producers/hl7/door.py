@@ -28,6 +28,7 @@ def register(door: Hl7Door) -> None:
         studies=lambda: door.studies,
         queue=Queue(door.state),
         zone=ZoneInfo(settings.time_zone),
+        secret=bytes.fromhex(settings.patient_secret),
     )
     zone = ZoneInfo(settings.time_zone)
     orders = OrdersIn(

@@ -5,7 +5,7 @@ A result is filed only where everything that is said agrees: else it waits, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from producers.hl7.person import Person, disagreement
@@ -29,9 +29,16 @@ class Waits:
 
 
 def match(
-    person: Person, site: str, by_accession: Sequence[KnownStudy], by_uid: Sequence[KnownStudy], named: Sequence[str]
+    person: Person,
+    site: str,
+    by_accession: Sequence[KnownStudy],
+    by_uid: Sequence[KnownStudy],
+    named: Sequence[str],
+    own: Collection[str] = (),
 ) -> Found | Waits:
-    """`by_accession`: studies with the accession number, of whatever site; `by_uid`: those of the UIDs `named`."""
+    """`by_accession`: studies with the accession number, of whatever site; `by_uid`: those of the UIDs `named`; `own`:
+    keys of the person's files.
+    """
     ours = [s for s in by_accession if site in s.sites]
     known = {s.study_uid for s in by_uid}
     if ours and known and not known & {s.study_uid for s in ours}:
@@ -44,6 +51,6 @@ def match(
     if len(studies) > STUDIES_MAX:
         return Waits("studies-many")
     for study in studies:
-        if why := disagreement(person, patient_id=study.patient_id, birth_date=study.birth_date, sex=study.sex):
+        if why := disagreement(person, study, own):
             return Waits(why)
     return Found(tuple(s.study_uid for s in studies))

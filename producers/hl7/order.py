@@ -5,8 +5,10 @@
 | NW, XO, XX, RO, SN | is placed, or has these contents now |
 | CA, OC, CR, DC, OD | is taken back |
 | HD, RL | is on hold; goes on |
-| SC with ORC-5 CM, CA, HD, IP | is completed, taken back, on hold; goes on |
+| SC with ORC-5 CM; CA, DC, RP; HD; IP, SC, A | is completed; taken back; on hold; goes on |
 | others | refused |
+
+Several OBR under one ORC are an order each, told apart by their own numbers (OBR-2, OBR-3).
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ CONTROLS: Final[Mapping[str, str]] = {
 _STATES: Final[Mapping[str, str]] = {
     "CM": "completed",
     "CA": "revoked",
+    "DC": "revoked",
+    "RP": "revoked",
     "HD": "on-hold",
+    "A": "active",
     "IP": "active",
     "SC": "active",
 }
@@ -56,7 +61,7 @@ class Asked:
 
 def orders(message: Message, person: Person, *, site: str, issuer: str, zone: tzinfo) -> list[Asked]:
     """The orders of a message; times without a zone are of `zone`. Raises Invalid(`hl7-…`), which quotes nothing."""
-    groups = [g for g in message.groups("ORC", "OBR") if g[0].name == "ORC"]
+    groups = _groups(message)
     if not groups:
         raise Invalid("hl7-obr-missing", "an order needs an ORC")
     if len(groups) > ORDERS_MAX:
@@ -68,12 +73,39 @@ def orders(message: Message, person: Person, *, site: str, issuer: str, zone: tz
     return [_asked([*group, *shared], person, (number, owner or issuer), site, zone) for group in groups]
 
 
+def _groups(message: Message) -> list[list[Segment]]:
+    """An ORC and its OBR each. Raises Invalid where several OBR of one ORC cannot be told apart."""
+    found: list[list[Segment]] = []
+    orc: Segment | None = None
+    numbers: set[str] = set()
+    for group in message.groups("ORC", "OBR"):
+        obr = _first(group, "OBR")
+        if group[0].name == "ORC":
+            orc, numbers = group[0], {_number(group[0], obr)}
+            found.append(group)
+        elif orc is not None:
+            number = obr.text(2) or obr.text(3)
+            if not number or number in numbers:
+                raise Invalid(
+                    "hl7-number-missing", "of several OBR under one ORC each needs a number of its own in OBR-2"
+                )
+            numbers.add(number)
+            # What stands in the ORC holds for all of them, but not the number
+            raw = (orc.raw + ("",) * 3)[: max(3, len(orc.raw))]
+            found.append([Segment("ORC", (raw[0], obr.field(2), obr.field(3), *raw[3:]), orc.separators), *group])
+    return found
+
+
+def _number(orc: Segment, obr: Segment) -> str:
+    return orc.text(2) or obr.text(2) or orc.text(3) or obr.text(3)
+
+
 def _asked(group: Sequence[Segment], person: Person, number: tuple[str, str], site: str, zone: tzinfo) -> Asked:
     orc, obr, tq1, ipc, zds = (_first(group, name) for name in ("ORC", "OBR", "TQ1", "IPC", "ZDS"))
-    control = orc.text(1)
-    status = _STATES.get(orc.text(5), "") if control == "SC" else CONTROLS.get(control, "")
+    control = orc.text(1).upper()
+    status = _STATES.get(orc.text(5).upper(), "") if control == "SC" else CONTROLS.get(control, "")
     if not status:
-        raise Invalid("hl7-order-control", "ORC-1 is none of NW, XO, CA, OC, CR, DC, HD, RL, SC")
+        raise Invalid("hl7-order-control", "ORC-1 is none of NW, SN, XO, CA, OC, CR, DC, HD, RL, or SC with ORC-5")
     placer, filler = orc.text(2) or obr.text(2), orc.text(3) or obr.text(3)
     if not (placer or filler):
         raise Invalid("hl7-number-missing", "ORC-2 or ORC-3 names the order")

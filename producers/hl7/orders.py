@@ -36,8 +36,14 @@ class OrdersIn:
         """All orders of a message. See `producers.hl7.incoming.Take`."""
         person = patient(incoming.message)
         asked = orders(incoming.message, person, site=incoming.site, issuer=incoming.issuer, zone=self._zone)
+        refused: Invalid | None = None
         for one in asked:
-            await asyncio.to_thread(self._take, one, incoming)
+            try:
+                await asyncio.to_thread(self._take, one, incoming)
+            except Invalid as wrong:
+                refused = refused or wrong  # the others of the message are taken all the same
+        if refused is not None:
+            raise refused
 
     def _take(self, asked: Asked, incoming: Incoming) -> None:
         chain = Acknowledging(self._chain)

@@ -6,13 +6,15 @@ contradict it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
 from producers.hl7 import values
 from schemas.errors import Invalid
 from schemas.hl7 import Message, Segment
-from schemas.identity import NATIONAL_ISSUER, NationalID, is_placeholder
+from schemas.identity import KEY_STUDY, NATIONAL_ISSUER, NationalID, is_placeholder, patient_key
+from schemas.known_study import KnownStudy
 from schemas.names import ascii_digits
 
 _SEXES: Final = {"M": "M", "F": "F", "O": "O", "A": "O"}
@@ -110,15 +112,33 @@ def normal(number: str) -> str:
     return ascii_digits(number).strip().upper()
 
 
-def disagreement(person: Person, *, patient_id: str, birth_date: str, sex: str) -> str:
-    """Why a study is not, or not surely, of this person: a code for people; "" where it is."""
+def files(person: Person, *, secret: bytes, issuer: str) -> list[str]:
+    """Keys of the files of a person's numbers, the best first; none for a number that says nothing. `issuer`: of the
+    hospital's own.
+    """
+    keys = [
+        patient_key(
+            secret, patient_id=number, issuer=issuer, birth_date=person.birth_date, sex=person.sex, study_uid=""
+        )
+        for number in (person.national, *person.locals)
+        if number
+    ]
+    return list(dict.fromkeys(k.value for k in keys if k.basis != KEY_STUDY))
+
+
+def disagreement(person: Person, study: KnownStudy, own: Collection[str] = ()) -> str:
+    """Why a study is not, or not surely, of this person: a code for people; "" where it is. `own`: keys of the person's
+    files; one that people have joined to the study's says as much as its number.
+    """
     numbers = {person.national, *person.locals} - {""}
     if not numbers:
         return "patient-missing"
-    if is_placeholder(patient_id):
-        return "patient-unknown"
-    if normal(patient_id) not in numbers:
-        return "patient-number"
+    if study.files.isdisjoint(own):
+        if is_placeholder(study.patient_id):
+            return "patient-unknown"
+        if normal(study.patient_id) not in numbers:
+            return "patient-number"
+    birth_date, sex = study.birth_date, study.sex
     if person.birth_date and birth_date and person.birth_date != birth_date:
         return "patient-birth-date"
     if person.sex in ("M", "F") and sex in ("M", "F") and person.sex != sex:

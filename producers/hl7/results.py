@@ -24,7 +24,7 @@ from producers.critical import Duty
 from producers.hl7.charset import decode
 from producers.hl7.incoming import Acknowledging, Incoming
 from producers.hl7.matching import Found, Waits, match
-from producers.hl7.person import Person, patient
+from producers.hl7.person import Person, files, patient
 from producers.hl7.result import INSTEAD, Result, results
 from producers.hl7.result_document import document, report_id_of
 from producers.reports import Conflict, Reports, Told, Writer
@@ -58,10 +58,13 @@ class Results:
         studies: Callable[[], KnownStudies | None],
         queue: Queue,
         zone: tzinfo,
+        secret: bytes = b"",
     ) -> None:
-        """`zone`: of times that a message gives without one."""
+        """`zone`: of times that a message gives without one. `secret`: of patient keys; without one a person's numbers
+        are compared alone, and not the files that people joined.
+        """
         self._objects, self._chain, self._bucket, self._duty = objects, chain, bucket, duty
-        self._known, self._queue, self._zone = studies, queue, zone
+        self._known, self._queue, self._zone, self._secret = studies, queue, zone, secret
         self._next: dict[str, float] = {}
         """When what waits is looked at again, by the monotonic clock."""
         self.count = 0
@@ -73,7 +76,7 @@ class Results:
         refused: Conflict | None = None
         for place, result in enumerate(results(incoming.message, self._zone)):
             # Step 1
-            found = await self._match(person, incoming.site, result.accessions, result.study_uids)
+            found = await self._match(person, incoming.site, incoming.issuer, result.accessions, result.study_uids)
             # Step 2
             if isinstance(found, Waits):
                 await self._queue.put(_waiting(incoming, place, result, person, found.reason))
@@ -119,12 +122,15 @@ class Results:
         faults.point("hl7.after-event")
         return told
 
-    async def _match(self, person: Person, site: str, accessions: Sequence[str], named: Sequence[str]) -> Found | Waits:
+    async def _match(
+        self, person: Person, site: str, issuer: str, accessions: Sequence[str], named: Sequence[str]
+    ) -> Found | Waits:
+        own = files(person, secret=self._secret, issuer=issuer) if self._secret else []
         by_uid = await self._studies().by_uid(named) if named else ()
         found: Found | Waits = Waits("study-unknown")
         for accession in accessions or ("",):
             by_accession = await self._studies().by_accession(accession) if accession else ()
-            found = match(person, site, by_accession, by_uid, named)
+            found = match(person, site, by_accession, by_uid, named, own)
             if found != Waits("study-unknown"):
                 break
         return found
@@ -174,7 +180,8 @@ class Results:
             found: Found | Waits = Found((entry.decided_study,)) if there else Waits("study-unknown")
         else:
             person = Person(locals=tuple(entry.patient_numbers), birth_date=entry.birth_date, sex=entry.sex)
-            found = await self._match(person, entry.site, entry.accessions, entry.study_uids)
+            issuer = entry.issuer or entry.site
+            found = await self._match(person, entry.site, issuer, entry.accessions, entry.study_uids)
         if isinstance(found, Waits):
             if found.reason != entry.reason:
                 await self._queue.put(msgspec.structs.replace(entry, reason=found.reason))
@@ -202,6 +209,7 @@ def _waiting(incoming: Incoming, place: int, result: Result, person: Person, rea
         waiting_id=derived_id("hl7-waiting", incoming.message_id, place),
         received=clock.rfc3339(clock.now()),
         site=incoming.site,
+        issuer=incoming.issuer,
         actor=incoming.actor,
         reason=reason,
         number=result.number,

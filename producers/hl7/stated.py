@@ -21,11 +21,11 @@ from infra import clock
 from infra.chain import Publishes
 from infra.ports import Objects
 from producers.hl7.incoming import Acknowledging, Incoming
-from producers.hl7.person import Person, merged, other, patient
+from producers.hl7.person import Person, files, merged, other, patient
 from producers.links import Links
 from schemas.errors import Invalid
 from schemas.events import PatientStated
-from schemas.identity import KEY_STUDY, derived_id, patient_key
+from schemas.identity import derived_id
 from schemas.stated import Stated, encode
 
 STATES: Final = tuple(f"ADT^{event}" for event in "A01 A04 A05 A08 A28 A31".split())
@@ -107,17 +107,4 @@ class PatientsIn:
         chain.wait()
 
     def _keys(self, person: Person, issuer: str) -> list[str]:
-        """Files of a person's numbers, the best first; none for a number that says nothing."""
-        keys = [
-            patient_key(
-                self._secret,
-                patient_id=number,
-                issuer=issuer,
-                birth_date=person.birth_date,
-                sex=person.sex,
-                study_uid="",
-            )
-            for number in (person.national, *person.locals)
-            if number
-        ]
-        return list(dict.fromkeys(k.value for k in keys if k.basis != KEY_STUDY))
+        return files(person, secret=self._secret, issuer=issuer)

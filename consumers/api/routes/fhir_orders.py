@@ -91,7 +91,7 @@ async def _rows(room: Room, files: Files, asked: Asked) -> list[Row]:
         site = unquote(system.removeprefix(ACCESSION_SYSTEM)) if system.startswith(ACCESSION_SYSTEM) else ""
         if not _SITE.match(site):
             raise Invalid("search-identifier", f"an accession number is a site's: {ACCESSION_SYSTEM}<site>|<number>")
-        return await _all(room, [queries.orders_of_accession(site, value)])
+        return await _all(room, [queries.orders_by_accession(site, value)])
     if "patient" not in asked.values:
         raise Invalid("search-too-wide", "say whose or which: patient, identifier or _id")
     key, number = patients_of(asked.values["patient"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -19,15 +20,19 @@ from consumers.api.beside import names, person_at
 from consumers.api.current import current
 from consumers.api.drafts import Drafts
 from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
+from consumers.api.packs import Packs
 from consumers.api.room import Known, Room
 from consumers.api.routes.lists import JSON, limit_of
 from infra import clock
 from infra.ports import Row
 from schemas.caller import ALL_SITES
+from schemas.dose_report import XRAY_DOSE, read
+from schemas.dose_report import of_study as dose_of_study
 from schemas.errors import Defect, Invalid, NotFound, Permanent
-from schemas.report_content import person_of
+from schemas.lifecycle import ORDER_CANCELLED
+from schemas.report_content import Dose, person_of
 from schemas.roles import Permission
-from schemas.to_read import ANY, PRIORITIES, Standing, of_study, priority_of, standing
+from schemas.to_read import ANY, PRIORITIES, Standing, priority_of, standing
 
 MONTHS: Final = 13
 """Months of arrival that are listed. What has waited for more than a year waits for no report."""
@@ -37,11 +42,12 @@ NAMES_MAX: Final = 5000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 ORDERED = ("order_id", "priority", "reason", "procedure_text", "body_part", "requester", "referrer_name", "authored")
+DOSE_SERIES_MAX, DOSE_REPORTS_MAX = 16, 64
 
 
-def add(guard: Guard, room: Room, drafts: Drafts) -> None:
+def add(guard: Guard, room: Room, drafts: Drafts, packs: Packs) -> None:
     """Register the route."""
-    waiting = _Waiting(room, drafts)
+    waiting = _Waiting(room, drafts, packs)
     guard.get(
         "/reading",
         waiting.answer,
@@ -73,8 +79,8 @@ def add(guard: Guard, room: Room, drafts: Drafts) -> None:
 
 
 class _Waiting:
-    def __init__(self, room: Room, drafts: Drafts) -> None:
-        self._room, self._drafts = room, drafts
+    def __init__(self, room: Room, drafts: Drafts, packs: Packs) -> None:
+        self._room, self._drafts, self._packs = room, drafts, packs
         self._names: Known[str, list[str]] = Known(NAMES_MAX)
 
     async def answer(self, ask: Ask) -> Answer:
@@ -194,23 +200,42 @@ class _Waiting:
             **({"claimed_names": who[0]} if claim else {}),
             "priority": priority_of(order["priority"] if order else ""),
             **({"order": {n: order[n] or "" for n in ORDERED}} if order else {}),
+            "dose": await self._dose(found[0], series),
         }
         about = OfStudy(uid, found[0]["patient_key"] or "")
         return Answer(about=about, content=msgspec.json.encode(body), media_type=JSON)
 
+    async def _dose(self, study: Row, series: Sequence[Row]) -> list[Dose]:
+        """What the dose reports among its instances say, as they are served now."""
+        if XRAY_DOSE not in (study["sop_classes"] or ()):
+            return []
+        listed = [s["series_uid"] for s in series if s["modality"] == "SR"][:DOSE_SERIES_MAX]
+        headers: list[bytes] = []
+        for series_uid in listed:
+            with suppress(NotFound):  # rejected, all of it
+                _, copies = await self._room.copies(study["study_uid"], series_uid)
+                for row in [c for c in copies if c["sop_class"] == XRAY_DOSE][:DOSE_REPORTS_MAX]:
+                    manifest = await self._packs.manifest(row["pack_id"])
+                    headers.append(bytes(manifest.instances[row["line"]].header))
+        return list(dose_of_study([read(msgspec.json.decode(header)) for header in headers]))
+
     async def _orders(self, studies: Sequence[Row]) -> dict[str, Row]:
-        """Study UID → the order it was made for, where its site's accession number says which."""
-        asked = [(s, site) for s in studies if s["accession"] for site in sorted(s["sites"] or ())]
-        answers = await self._select([queries.orders_of(site, s["accession"]) for s, site in asked])
-        offered: dict[str, list[Row]] = {}
-        for (study, _), rows in zip(asked, answers, strict=True):
-            offered.setdefault(study["study_uid"], []).extend(rows)
-        found: dict[str, Row] = {}
-        for study in studies:
-            order = of_study(offered.get(study["study_uid"], ()), study["study_uid"], study["patient_key"] or "")
-            if order:
-                found[study["study_uid"]] = dict(order)
-        return found
+        """Study UID → the order it was made for: it gave the study its UID, or has its accession number."""
+        expected = await self._select([queries.orders_of_study(s["study_uid"]) for s in studies])
+        asked = [(s["study_uid"], row["order_id"]) for s, rows in zip(studies, expected, strict=True) for row in rows]
+        answers = await self._select([queries.order(id) for _, id in asked])
+        of_study: dict[str, list[Row]] = {}
+        for (uid, _), rows in zip(asked, answers, strict=True):
+            of_study.setdefault(uid, []).extend(rows)
+        # Of several the one that names the study, else the newest
+        return {
+            uid: max(
+                [r for r in rows if r["status"] not in ORDER_CANCELLED] or rows,
+                key=lambda r: (r["study_uid"] == uid, r["authored"] or ""),
+            )
+            for uid, rows in of_study.items()
+            if rows
+        }
 
     def _sites(self, ask: Ask) -> list[str]:
         if asked := ask.option("site"):

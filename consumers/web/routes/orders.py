@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 from uuid import UUID
@@ -46,6 +48,7 @@ def add(frame: Frame) -> None:
     frame.get("/web/orders/new", new, Permission.ORDER_WRITE)
     frame.post("/web/orders/new", place, Permission.ORDER_WRITE)
     frame.post("/web/orders/identity", identity, Permission.ORDER_WRITE)
+    frame.post("/web/orders/referrers", referrers, Permission.ORDER_WRITE)
     frame.get("/web/orders/{order}", order, Permission.ORDER_READ)
     frame.post("/web/orders/{order}/change", change, Permission.ORDER_WRITE)
     frame.post("/web/orders/{order}/cancel", cancel, Permission.ORDER_WRITE)
@@ -89,13 +92,22 @@ async def identity(view: View) -> Response:
     return view.render("order_identity.html", values=values, fault=found.fault, sexes=_sexes(view))
 
 
+async def referrers(view: View) -> Response:
+    """Doctors of the name that was just typed: a piece of the form."""
+    found = await _found(view)
+    return view.render("order_referrers.html", **_referrers(view, view.form, found))
+
+
 async def place(view: View) -> Response:
     """Place it, and print the slip; what does not hold is said above the form, which keeps what was typed."""
     order_id = _id(view.field("order_id", 36))
+    if view.field("step", 8) in STEPS:
+        return form_page(view, _filled(view), order_id, (), await _found(view))
     site = view.field("site", 64)
     found = _read(view, order_id, site if site in own_sites(view) else own_sites(view)[0])
+    found, offered = await _with_referrer(view, found, Order())
     if found.faults:
-        return form_page(view, view.form, order_id, found.faults)
+        return form_page(view, view.form, order_id, found.faults, offered)
     told = await view.post("/fhir/ServiceRequest", resource(found.order))
     said = {"accession": told["accession"], "study_uid": told["study_uid"], "site": told["site"]}
     return await _slip(view, order_id, {**_columns(found.order), **said})
@@ -106,14 +118,20 @@ async def order(view: View) -> Response:
     return await _order(view, (), None)
 
 
+STEPS = ("fill", "find")
+"""Buttons of the form that place nothing: Enter, which also ends what a scanner sends; and looking for the doctor."""
+
+
 async def change(view: View) -> Response:
     """Change it, if nobody else has meanwhile."""
     id = _id(view.part("order"))
     was = await view.get(f"/orders/{id}")
     before = read_order(was["document"])
-    found = _read(view, id, before.site)
+    if view.field("step", 8) in STEPS:
+        return await _order(view, (), _filled(view), await _found(view))
+    found, offered = await _with_referrer(view, _read(view, id, before.site), before)
     if found.faults:
-        return await _order(view, found.faults, view.form)
+        return await _order(view, found.faults, view.form, offered)
     said = revised(was["document"], order_form.changed(found.order, before))
     try:
         headers = {"If-Match": f'W/"{view.field("version", 9)}"'}
@@ -147,13 +165,62 @@ async def slip(view: View) -> Response:
 # ------------------------------------------------------------------------------------------------ pieces
 
 
-def form_page(view: View, values: Any, order_id: str, faults: tuple[str, ...]) -> Response:
-    """The form with values in it."""
+def form_page(
+    view: View, values: Any, order_id: str, faults: tuple[str, ...], offered: Sequence[Any] | None = None
+) -> Response:
+    """The form with values in it; `offered`: doctors who were looked for."""
     status = 422 if faults else 200
-    return view.render("order_new.html", status=status, order_id=order_id, faults=faults, **_fields(view, values))
+    fields = _fields(view, values, offered)
+    return view.render("order_new.html", status=status, order_id=order_id, faults=faults, **fields)
 
 
-async def _order(view: View, faults: tuple[str, ...], typed: Any) -> Response:
+def _filled(view: View) -> dict[str, str]:
+    """The form with what its national ID says."""
+    said = order_form.identity(view.field("national_id", 500))
+    return {**view.form, **({"birth_date": said.birth_date, "sex": said.sex} if said.birth_date else {})}
+
+
+async def _found(view: View) -> list[Any]:
+    """Doctors of the name in the form."""
+    name = view.field("referrer_name", 64)
+    found: list[Any] = (await view.get("/referrers", name=name))["referrers"] if name else []
+    return found
+
+
+async def _with_referrer(
+    view: View, found: order_form.Read, before: Order
+) -> tuple[order_form.Read, Sequence[Any] | None]:
+    """An order with the name that the chosen doctor is registered by; a fault where the list that they were chosen from
+    was that of another name. (order, doctors to choose from)
+    """
+    order = found.order
+    if not order.requester or order.requester == before.requester:
+        return found, None
+    offered = await _found(view)
+    chosen = next((r for r in offered if r["person_id"] == order.requester), None)
+    if chosen is None:
+        return replace(found, faults=(*found.faults, "requester")), offered
+    named = replace(order, referrer_name=_name_of(view, chosen))
+    return replace(found, order=named), offered
+
+
+def _name_of(view: View, referrer: Any) -> str:
+    """In the page's script where there is one."""
+    wanted = [n for n in referrer["names"] if order_form.is_arabic(n) == (view.language.code == "ar")]
+    return str(next(iter([*wanted, *referrer["names"]]), referrer["person_id"]))
+
+
+def _referrers(view: View, values: Any, offered: Sequence[Any] | None) -> dict[str, Any]:
+    """What the list of doctors shows. `offered`: None where none were looked for."""
+    chosen = values.get("requester", "")
+    rows = [(r["person_id"], " · ".join((_name_of(view, r), *r["sites"]))) for r in offered or ()]
+    if offered is None and chosen:
+        rows = [(chosen, values.get("referrer_name", "") or chosen)]
+    named = bool(values.get("referrer_name", ""))
+    return {"referrers": rows, "chosen": chosen, "nobody": named and offered is not None and not rows}
+
+
+async def _order(view: View, faults: tuple[str, ...], typed: Any, offered: Sequence[Any] | None = None) -> Response:
     found = await view.get(f"/orders/{_id(view.part('order'))}")
     values = typed or order_form.written(read_order(found["document"]), view.frame.zone)
     text = view.language.text
@@ -165,7 +232,8 @@ async def _order(view: View, faults: tuple[str, ...], typed: Any) -> Response:
         faults=faults,
         kinds=STATE_KINDS,
         reasons=[(r, text(f"order.reason.{r}")) for r in REASONS],
-        **_fields(view, values),
+        typed=typed is not None,
+        **_fields(view, values, offered),
     )
 
 
@@ -234,7 +302,7 @@ def _columns(found: Order) -> dict[str, Any]:
     return {**columns, "day": at[:10].replace("-", ""), "scheduled": moment, "referrer_name": found.referrer_name}
 
 
-def _fields(view: View, values: Any) -> dict[str, Any]:
+def _fields(view: View, values: Any, offered: Sequence[Any] | None = None) -> dict[str, Any]:
     text, language = view.language.text, view.language.code
     groups = [
         (m, text(f"modality.{m}"), [(e.code, e.text(language)) for e in EXAMS.values() if e.modality == m])
@@ -247,6 +315,7 @@ def _fields(view: View, values: Any) -> dict[str, Any]:
         "groups": [g for g in groups if g[2]],
         "modalities": [("", "—"), *((m, text(f"modality.{m}")) for m in MODALITIES)],
         "priorities": [(p, text(f"priority.{p}")) for p in PRIORITIES],
+        **_referrers(view, values, offered),
     }
 
 
@@ -262,7 +331,8 @@ def _sexes(view: View) -> list[tuple[str, str]]:
 
 def _read(view: View, order_id: str, site: str) -> order_form.Read:
     form = {**view.form, "language": view.language.code}
-    return order_form.read(form, order_id=order_id, site=site, zone=view.frame.zone, today=today(view))
+    country = view.frame.settings.phone_country
+    return order_form.read(form, order_id=order_id, site=site, zone=view.frame.zone, today=today(view), country=country)
 
 
 def own_sites(view: View) -> list[str]:

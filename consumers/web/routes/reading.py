@@ -23,7 +23,7 @@ from consumers.web.report_templates import Template, blanks, fitting, load
 from infra import clock
 from schemas.drafts import Draft
 from schemas.identity import check_uid
-from schemas.report_content import content_of, document_of
+from schemas.report_content import Dose, content_of, document_of
 from schemas.roles import Permission
 from schemas.to_read import PRIORITIES
 
@@ -245,6 +245,7 @@ class Editor:
             body_part=next(iter(known["reading"]["body_parts"]), ""),
             referring=order["requester"],
             question=order["reason"],
+            dose=msgspec.convert(known["reading"]["dose"], tuple[Dose, ...]),
         )
         inner, document = view.frame.inner, document_of(report)
         if draft.base_version:
@@ -272,7 +273,7 @@ class Editor:
             "s": s,
             "age": show.age(s.born, today),
             "standing": standing,
-            "reading": {"claimed_by": "", "claimed": "", **reading, "who": _who(reading, view)},
+            "reading": {"claimed_by": "", "claimed": "", "dose": [], **reading, "who": _who(reading, view)},
             "order": {**dict.fromkeys(ORDERED, ""), **reading.get("order", {})},
             "rows": reported["reports"],
             "reports": [report_of(r) for r in reported["reports"]],

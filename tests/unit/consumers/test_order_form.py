@@ -74,6 +74,11 @@ def test_a_slip_of_the_hand_is_said() -> None:
         ({"national_id": "", "local_id": "7", "birth_date": "2030-01-01"}, "birth-date"),
         ({"name": " "}, "name"),
         ({"phone": "call me"}, "phone"),
+        ({"phone": "0100 123 456"}, "phone"),
+        ({"phone": "01301234567"}, "phone"),
+        ({"phone": "+20 100 123 45678"}, "phone"),
+        ({"phone": "02 2345 678"}, "phone"),
+        ({"phone": "3571234"}, "phone"),
         ({"exam": ""}, "exam"),
         ({"exam": "other", "procedure": "fistulography"}, "exam"),
         ({"requester": "dr 9"}, "requester"),
@@ -83,6 +88,27 @@ def test_a_slip_of_the_hand_is_said() -> None:
 )
 def test_what_cannot_be(fields: dict[str, str], fault: str) -> None:
     assert typed(**fields).faults == (fault,)
+
+
+@pytest.mark.parametrize(
+    ("phone", "kept"),
+    [
+        ("٠١٢٢ ٣٤٥ ٦٧٨٩", "01223456789"),
+        ("(011) 1234-5678", "01112345678"),
+        ("+20 15 1234 5678", "+201512345678"),
+        ("0020 10 0123 4567", "00201001234567"),
+        ("1001234567", "+201001234567"),
+        ("201001234567", "+201001234567"),
+        ("02 2345 6789", "0223456789"),
+        ("03 4871234", "034871234"),
+        ("050/2212345", "0502212345"),
+        ("+966 50 123 4567", "+966501234567"),
+        ("", ""),
+    ],
+)
+def test_telephone_numbers_as_egypt_writes_them(phone: str, kept: str) -> None:
+    found = typed(phone=phone)
+    assert (found.faults, found.order.phone) == ((), kept)
 
 
 def test_who_has_no_number_gets_one_and_no_stranger_has_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -13,7 +14,8 @@ import pytest
 from consumers.web.routes import orders as pages
 from infra import clock
 from schemas.caller import Caller
-from schemas.events import OrderCancelled, OrderChanged, OrderPlaced
+from schemas.events import OrderCancelled, OrderChanged, OrderPlaced, PersonRegistered
+from schemas.people import Person, encode_person
 from schemas.roles import Role
 from tests.unit.consumers.order_desk import CLERK, Desk
 from tests.unit.consumers.test_order_form import FORM, NATIONAL
@@ -144,3 +146,86 @@ def test_whose_it_is_not(desk: Clerk) -> None:
     assert desk.ask("/web/orders", who=Caller("person:o", Role.OFFICER, "HCOMPL")).status_code == 403
     assert desk.ask("/web/orders/x").status_code == 400
     assert desk.ask("/web/orders/new", {"csrf": "wrong", **FORM, "order_id": ID}).status_code == 403
+
+
+def doctor(desk: Clerk, id: str, *names: str, site: str = "CAI-01", role: str = "doctor") -> None:
+    """Somebody on the staff."""
+    person = Person(
+        person_id=id,
+        version=1,
+        practitioner={"resourceType": "Practitioner", "name": [{"text": n} for n in names]},
+        roles=[role],
+        sites=[site],
+        stated_by="person:1",
+        recorded="2025-03-01T08:00:00Z",
+    )
+    data, key = encode_person(person), f"people/by-id/{id}/1.json"
+    digest = hashlib.sha256(data).hexdigest()
+    desk.archive.objects.put("sijil-documents", key, data, sha256=digest)
+    desk.archive.told(
+        PersonRegistered(
+            person_id=id, version=1, active=True, roles=[role], sites=[site], subspecialties=[], stated_by="person:1",
+            recorded="2025-03-01T08:00:00Z", bucket="sijil-documents", document_key=key, document_size=len(data),
+            document_sha256=digest,
+        )
+    )  # fmt: skip
+
+
+def options(page: str) -> list[str]:
+    """Doctors that are offered."""
+    found = re.search(r'<select id="f-requester".*?</select>', page, re.DOTALL)
+    return re.findall(r'<option value="([^"]+)"', found[0]) if found else []
+
+
+@pytest.fixture
+def staffed(desk: Clerk) -> Clerk:
+    doctor(desk, "dr-1", "د. أحمد سامي", "Dr Ahmed Samy")
+    doctor(desk, "dr-2", "Samy Nabil")
+    doctor(desk, "dr-3", "Samy Elsewhere", site="ALX-1")
+    doctor(desk, "tech-1", "Samy Technician", role="technician")
+    return desk
+
+
+def test_the_doctor_is_chosen_by_name(staffed: Clerk) -> None:
+    piece = staffed.ask("/web/orders/referrers", {"referrer_name": "sam"})
+    assert options(piece.text) == ["dr-2", "dr-1"]
+    assert "<html" not in piece.text
+    assert options(staffed.ask("/web/orders/referrers", {"referrer_name": "احمد"}).text) == ["dr-1"]
+    assert options(staffed.ask("/web/orders/referrers", {"referrer_name": "samy ahmed"}).text) == ["dr-1"]
+    assert options(staffed.ask("/web/orders/referrers", {"referrer_name": "dr-3"}).text) == ["dr-3"], "by id, anywhere"
+    nobody = staffed.ask("/web/orders/referrers", {"referrer_name": "Zaki"}).text
+    assert options(nobody) == []
+    assert "Nobody of this name" in nobody
+    # Without JavaScript the same by a button, and nothing that was typed is lost
+    page = staffed.place(referrer_name="sam", step="find", reason="headache", exam="")
+    assert (page.status_code, options(page.text)) == (200, ["dr-2", "dr-1"])
+    assert "headache" in page.text
+    assert staffed.archive.journal.events(OrderPlaced) == []
+    slip = staffed.place(referrer_name="sam", requester="dr-1")
+    assert "<svg" in slip.text
+    (placed,) = staffed.archive.journal.events(OrderPlaced)
+    assert [(p.person_id, p.relation) for p in placed.people] == [("dr-1", "referring")]
+    shown = staffed.ask(AT).text
+    assert "Dr Ahmed Samy" in shown, "the registered name, not what was typed to find it"
+    assert '<option value="dr-1" selected>' in shown
+
+
+def test_a_choice_of_another_name_is_said(staffed: Clerk) -> None:
+    page = staffed.place(referrer_name="Nabil", requester="dr-1")
+    assert page.status_code == 422
+    assert "does not have this name" in page.text
+    assert options(page.text) == ["dr-2"]
+    assert "<svg" in staffed.place(referrer_name="Dr Nobody", requester="").text, "the name alone is an order too"
+
+
+def test_a_scanner_that_ends_with_enter_fills_the_form(desk: Clerk) -> None:
+    page = desk.ask("/web/orders/new").text
+    first = re.search(r"<button[^>]*>", page[page.index('action="/web/orders/new"') :])
+    assert first
+    assert 'value="fill" formnovalidate' in first[0], "what Enter presses is the first button of a form"
+    form = {"national_id": f"IDEGY{NATIONAL}<<<\r\n", "order_id": ID, "step": "fill", "phone": "0100"}
+    filled = desk.ask("/web/orders/new", form)
+    assert (filled.status_code, field(filled.text, "birth_date")) == (200, "1990-01-01")
+    assert '<option value="F" selected>' in filled.text
+    assert (field(filled.text, "phone"), field(filled.text, "order_id")) == ("0100", ID)
+    assert desk.archive.journal.events(OrderPlaced) == []

@@ -22,6 +22,7 @@ from consumers.web.report_templates import blanks, fitting, load
 from infra import clock
 from producers import reading, report_door
 from schemas.caller import Caller
+from schemas.dose_report import XRAY_DOSE
 from schemas.drafts import Draft
 from schemas.events import ReadingClaimed, ReadingReleased, ReportIssued
 from schemas.report_content import Coded, Content, content_of, document_of, signature_of
@@ -30,6 +31,7 @@ from schemas.tables import Upsert
 from tests.unit.consumers.archive import MemoryArchive, part10
 from tests.unit.consumers.test_pages import As, Parsed
 from tests.unit.consumers.test_reading import NOW
+from tests.unit.schemas.test_dose_report import ct
 
 STUDY, EARLIER = "1.2.3", "1.2.4"
 EVIL = "<script>alert(1)</script>\"'"
@@ -129,10 +131,12 @@ def test_the_pages_are_whole(archive: MemoryArchive, language: str) -> None:
         "reason": EVIL,
         "authored": "x",
     }
-    key = {"site": "LOCAL", "accession": "A-1", "order_id": "00000000-0000-4000-8000-00000000000a"}
+    id = "00000000-0000-4000-8000-00000000000a"
     urgent = {n: v for n, v in order.items() if n != "reason"}
-    tables = ("orders_by_accession", order), ("priorities_by_accession", urgent)
-    asyncio.run(archive.wrote([Upsert(table, key, columns, 1) for table, columns in tables]))
+    key = {"site": "LOCAL", "accession": "A-1", "order_id": id}
+    expected = Upsert("orders_by_study", {"study_uid": STUDY, "order_id": id}, {"basis": "accession"}, 1)
+    stated = Upsert("orders", {"order_id": id, "version": 1}, order, 1)
+    asyncio.run(archive.wrote([stated, expected, Upsert("priorities_by_accession", key, urgent, 1)]))
 
     async def look(client: httpx.AsyncClient) -> None:
         shown = {}
@@ -322,3 +326,27 @@ def test_what_the_editor_does_not_show_stays() -> None:
     assert (after.study_uids, after.procedure, after.interpreters) == (("1.2", "1.3"), before.procedure, ("r1", "r2"))
     form = {"title": " CT ", "critical": "1", "compared-1.5": "1", "base_version": "3", "language": "en"}
     assert draft_of_form(form) == Draft(language="en", title="CT", critical=True, comparisons=("1.5",), base_version=3)
+
+
+def test_the_dose_of_the_device_is_shown_and_signed(archive: MemoryArchive) -> None:
+    report = ct(("1.1", "2.5", "10"), ("1.2", "14.25", "402.5"), total="412.5")
+    values = {"Modality": "SR", "ContentSequence": report.ContentSequence}
+    archive.store([part10("1.2.3.9.1", series="1.2.3.9", SOPClassUID=XRAY_DOSE, **values)])
+
+    async def work(client: httpx.AsyncClient) -> None:
+        page = (await client.get(f"/web/reading/{STUDY}", params={"lang": "en"})).text
+        assert ["14.25 mGy" in page, "412.5 mGy.cm" in page, "Total DLP" in page] == [True] * 3
+        saved = (await client.post(f"/web/reading/{STUDY}/draft", data=WRITTEN)).json()
+        checked = await client.post(
+            f"/web/reading/{STUDY}/check", data={**WRITTEN, "save_id": saved["save_id"], "base_version": "0"}
+        )
+        assert "412.5 mGy.cm" in checked.text
+        form = {"save_id": hidden(checked.text, "save_id"), "as": "final"}
+        assert (await client.post(f"/web/reading/{STUDY}/sign", data=form)).status_code == 303
+
+    asked(archive, work)
+    (issued,) = archive.journal.events(ReportIssued)
+    document = msgspec.json.decode(archive.objects.get("sijil-documents", issued.document_key))
+    said = {d.code: (str(d.value), d.unit) for d in content_of(document).dose}
+    assert said == {"113830": ("14.25", "mGy"), "113813": ("412.5", "mGy.cm")}
+    assert {r["reference"] for r in document["result"]} >= {"#dose-1", "#dose-2"}

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from producers.hl7.order import order_id_of
 from schemas.events import OrderCancelled, OrderChanged, OrderPlaced
 from schemas.hl7 import Field, joined, segment
 from schemas.identity import NATIONAL_ISSUER, national_id_check_digit
@@ -96,7 +97,9 @@ def test_omi_says_accession_study_and_station(world: World) -> None:
     [
         (orm("CA"), "204"),
         (orm("QQ"), "103"),
-        (orm("SC", state="A"), "103"),
+        (orm("SC", state="ER"), "103"),
+        (orm("SC"), "103"),
+        (orm().replace("PID|", "ZID|"), "101"),
         (orm(who="PID|1||0000||x"), "101"),
         (orm(procedure="").replace("CTH^^L", ""), "101"),
         (joined([header("ORM^O01"), patient(), "OBR|1|PL7||X"]), "100"),
@@ -116,3 +119,80 @@ def test_one_that_was_completed_is_not_ordered_anew(world: World) -> None:
     msa, _ = world.answer(orm("XO", "M3", procedure="other"))
     assert msa.text(1) == "AE"
     assert [e.status for e in events(world)][-1] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("control", "state", "status"),
+    [
+        ("SN", "", "active"),
+        ("nw", "", "active"),
+        ("XO", "", "active"),
+        ("SC", "DC", "revoked"),
+        ("SC", "RP", "revoked"),
+        ("SC", "HD", "on-hold"),
+        ("SC", "A", "active"),
+        ("SC", "CM", "completed"),
+    ],
+)
+def test_unusual_forms_do_what_they_say(world: World, control: str, state: str, status: str) -> None:
+    if state:
+        assert world.send(orm()) == "AA"
+    assert world.send(orm(control, "M2", state=state)) == "AA"
+    assert events(world)[-1].status == status
+
+
+def several(control: str, *numbers: str, message: str = "M1") -> str:
+    """One ORC, and an OBR for each number."""
+    more = tuple(f"OBR|{n}|{number}||C{n}^Exam {n}^L|||||||||||" for n, number in enumerate(numbers[1:], 2))
+    return orm(control, message, more=more).replace("PL7", numbers[0])
+
+
+def test_several_obr_of_one_orc_are_an_order_each(world: World) -> None:
+    for text in (several("NW", "N1", "N2", "N3"), several("XO", "N1", "N2", "N3", message="M2")):
+        assert world.send(text) == "AA"
+    found = {e.order_id: kept(world, e) for e in events(world)}
+    assert sorted((o.placer, o.procedure_text) for o in found.values()) == [
+        ("N1", "CT head"),
+        ("N2", "Exam 2"),
+        ("N3", "Exam 3"),
+    ]
+    assert len({o.accession for o in found.values()}) == len({o.study_uid for o in found.values()}) == 3
+    assert all(o.authored == "2026-01-02T08:00:00.000000Z" for o in found.values()), "the ORC holds for all"
+    assert world.send(orm("CA", "M3").replace("PL7", "N2")) == "AA"
+    assert {o for o, e in {e.order_id: e for e in events(world)}.items() if e.status == "revoked"} == {
+        order_id_of("SITE1", "N2")
+    }
+
+
+@pytest.mark.parametrize("numbers", [("N1", ""), ("N1", "N1")])
+def test_several_that_cannot_be_told_apart_are_refused_whole(world: World, numbers: tuple[str, ...]) -> None:
+    msa, err = world.answer(several("NW", *numbers))
+    assert (msa.text(1), err.text(3)) == ("AE", "101")
+    assert events(world) == []
+
+
+def test_of_several_orders_one_that_is_refused_stops_no_other(world: World) -> None:
+    assert world.send(orm().replace("PL7", "N2")) == "AA"
+    both = orm("CA", "M2", more=("ORC|CA|N2", "OBR|2|N2||C2"))
+    for _ in range(2):
+        msa, err = world.answer(both)
+        assert (msa.text(1), err.text(3)) == ("AE", "204"), "PL7 was never ordered"
+    assert [e.status for e in events(world)][-1] == "revoked"
+
+
+@pytest.mark.parametrize(
+    ("codec", "stated"), [("cp1256", ""), ("cp1256", "WINDOWS-1256"), ("iso-8859-6", ""), ("utf-8", "")]
+)
+def test_arabic_in_whatever_set(world: World, codec: str, stated: str) -> None:
+    text = orm(procedure="أشعة مقطعية على المخ")
+    if stated:
+        text = text.replace(header("ORM^O01"), header("ORM^O01", charset=stated))
+    assert world.send(text, codec=codec) == "AA"
+    order = kept(world, events(world)[0])
+    assert (order.patient_name, order.procedure_text, order.reason) == ("سامي^ليلى", "أشعة مقطعية على المخ", "صداع")
+
+
+def test_a_number_without_an_issuer_is_its_senders(world: World) -> None:
+    assert world.send(orm(who="PID|1||778899||سامي^ليلى||19900101|F")) == "AA"
+    order = kept(world, events(world)[0])
+    assert (order.patient_id, order.issuer) == ("778899", "SITE1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -87,11 +88,23 @@ WHO = Person(national=NATIONAL, locals=("P1",), birth_date="19900101", sex="M")
     ],
 )
 def test_a_number_must_agree_and_nothing_contradict(patient_id: str, born: str, sex: str, reason: str) -> None:
-    assert disagreement(WHO, patient_id=patient_id, birth_date=born, sex=sex) == reason
+    of = KnownStudy(study_uid="1.1", sites=frozenset({"H1"}), patient_id=patient_id, birth_date=born, sex=sex)
+    assert disagreement(WHO, of) == reason
 
 
 def test_without_a_number_nobody_is_anybody() -> None:
-    assert disagreement(Person(name="x"), patient_id="P1", birth_date="", sex="") == "patient-missing"
+    assert disagreement(Person(name="x"), study("1.1")) == "patient-missing"
+
+
+@pytest.mark.parametrize("number", ["TMP-1", "0"])
+def test_a_file_that_was_joined_is_the_persons(number: str) -> None:
+    of = replace(study("1.1", patient_id=number), files=frozenset({"k1:tmp", "k1:p1"}))
+    assert disagreement(WHO, of, ["k1:p1"]) == ""
+    assert disagreement(WHO, of, ["k1:p2"]) in ("patient-number", "patient-unknown")
+    assert disagreement(WHO, of) in ("patient-number", "patient-unknown")
+    assert disagreement(WHO, replace(of, birth_date="19910101"), ["k1:p1"]) == "patient-birth-date", (
+        "nothing may differ"
+    )
 
 
 def study(uid: str, site: str = "H1", patient_id: str = "P1") -> KnownStudy:

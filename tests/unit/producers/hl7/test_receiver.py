@@ -13,8 +13,9 @@ from infra.mllp import Peer
 from infra.results_waiting import Waiting
 from producers.hl7 import receiver
 from schemas.events import ReportIssued
+from schemas.identity import patient_key
 from tests.unit.producers.hl7.samples import oru, patient
-from tests.unit.producers.hl7.world import BUCKET, World
+from tests.unit.producers.hl7.world import BUCKET, SECRET, World
 
 
 @pytest.fixture
@@ -120,6 +121,22 @@ def test_a_patient_that_does_not_agree_waits_for_a_person(world: World, who: str
     asyncio.run(world.results.look())
     assert [w.reason for w in waiting(world)] == [reason]
     assert issued(world) == []
+
+
+def test_files_that_people_join_let_go_what_waited(world: World) -> None:
+    """The images were made under a number for now; the report names the patient's own."""
+    own, tmp = (patient_key(SECRET, patient_id=n, issuer="SITE1", birth_date="", sex="", study_uid="").value
+                for n in ("P1", "TMP-1"))  # fmt: skip
+    world.studies.arrives("1.2", "A1", patient_id="TMP-1", files={tmp})
+    assert world.send(oru()) == "AA"
+    assert [w.reason for w in waiting(world)] == ["patient-number"]
+    world.studies.of.clear()
+    world.studies.arrives("1.2", "A1", patient_id="TMP-1", files={tmp, own})
+    world.results._next.clear()  # as if its time had come
+    asyncio.run(world.results.look())
+    assert (waiting(world), issued(world)) == ([], [("final", 1, ["1.2"])])
+    assert world.send(oru("more", status="C", control="M2")) == "AA", "the next one is filed at once"
+    assert len(issued(world)) == 2
 
 
 def test_people_file_or_dismiss_what_waits(world: World) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -40,9 +40,23 @@ class Studies(KnownStudies):
         self.of: dict[str, list[KnownStudy]] = {}
 
     def arrives(
-        self, uid: str, accession: str, *, site: str = "SITE1", patient_id: str = "P1", born: str = "19900101"
+        self,
+        uid: str,
+        accession: str,
+        *,
+        site: str = "SITE1",
+        patient_id: str = "P1",
+        born: str = "19900101",
+        files: Iterable[str] = (),
     ) -> None:
-        study = KnownStudy(study_uid=uid, sites=frozenset({site}), patient_id=patient_id, birth_date=born, sex="F")
+        study = KnownStudy(
+            study_uid=uid,
+            sites=frozenset({site}),
+            patient_id=patient_id,
+            birth_date=born,
+            sex="F",
+            files=frozenset(files),
+        )
         self.of.setdefault(accession, []).append(study)
 
     async def by_accession(self, accession: str) -> Sequence[KnownStudy]:
@@ -69,6 +83,7 @@ class World:
             studies=lambda: self.studies,
             queue=self.queue,
             zone=ZoneInfo("Africa/Cairo"),
+            secret=SECRET,
         )
         orders = OrdersIn(
             self.objects, self.chain, bucket=BUCKET, zone=ZoneInfo("Africa/Cairo"), zone_name="Africa/Cairo"
