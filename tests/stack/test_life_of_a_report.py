@@ -14,13 +14,13 @@ import pypdfium2
 import pytest
 
 from infra.clock import uuid7
-from schemas.identity import NATIONAL_ISSUER, derived_id, national_id_check_digit
-from schemas.orders import Order, resource
+from schemas.identity import derived_id, national_id_check_digit
 from tests import axe, browser
 from tests.archive import Archive, wait_until
 from tests.local_stack import LocalStack
 from tests.stack.examination import Device
 from tests.stack.test_pages import Person, passwords
+from tests.unit.producers.test_people import FHIR, role
 
 pytestmark = [
     pytest.mark.connected,
@@ -29,46 +29,86 @@ pytestmark = [
 
 FIRST13 = "2900101010127"  # 1990-01-01, Cairo, a man
 NATIONAL_ID = FIRST13 + national_id_check_digit(FIRST13)
-NAME = "Salem^Karim=سالم^كريم"
+NAME = "Karim Salem=كريم سالم"
 QUESTION = "سعال منذ شهر مع نقص في الوزن"
 FINDINGS = "لا توجد عقيدات بالرئتين. حجم القلب طبيعي، وقياس الأبهر 32 mm."
 IMPRESSION = "أشعة مقطعية طبيعية على الصدر."
 STEP = f"2.25.{uuid7().int}"
 
 
-def place(archive: Archive, doctor: str) -> dict[str, Any]:
-    """The order, as the clerk's desk writes it."""
-    order = Order(
-        site=archive.settings.site,
-        modality="CT",
-        body_part="CHEST",
-        procedure_code="24627-2",
-        procedure_scheme="http://loinc.org",
-        procedure_text="CT chest",
-        reason=QUESTION,
-        priority="urgent",
-        requester=doctor,
-        referrer_name="Fahmy^Hoda=فهمي^هدى",
-        patient_name=NAME,
-        patient_id=NATIONAL_ID,
-        issuer=NATIONAL_ISSUER,
-        birth_date="19900101",
-        sex="M",
-        phone="+201001234567",
-    )
-    answer = archive.post_json("/fhir/ServiceRequest", resource(order))
-    assert answer.status_code == 201, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
+def register(archive: Archive, doctor: str) -> None:
+    """The treating doctor is on the staff of the site, so that the clerk finds her."""
+    names = [{"text": "د. هدى فهمي"}, {"text": "Dr Hoda Fahmy"}]
+    practitioner = {"resourceType": "Practitioner", "id": doctor, "name": names}
+    stated = role(doctor, "doctor", sites=(archive.settings.site,))
+    for method, path, body in (
+        ("PUT", f"/fhir/Practitioner/{doctor}", practitioner),
+        ("POST", "/fhir/PractitionerRole", stated),
+    ):
+        answer = httpx.request(method, archive.base + path, json=body, headers=FHIR, timeout=30)
+        assert answer.status_code in (200, 201), answer.text
+    wait_until(lambda: archive.json("/referrers?name=Hoda")["referrers"], 30, "the doctor is found by name")
+
+
+async def place(desk: Person, doctor: str, folder: Path) -> dict[str, str]:
+    """The clerk scans the card, chooses examination and doctor, prints the slip: order, PIN and the patient's link."""
+    page = desk.page
+    await page.open(desk.base)
+    await desk.log_in("clerk", "/web/orders/new?lang=ar")
+    await desk.look()
+    await page.fill("#f-national_id", NATIONAL_ID)
+    said = "[...document.querySelectorAll('#f-birth_date, #f-sex')].map(e => e.value).join()"
+    await page.until(f"{said} === '1990-01-01,M'")
+    typed = {"name": "كريم سالم", "name_latin": "Karim Salem", "phone": "٠١٠٠ ١٢٣ ٤٥٦٧", "reason": QUESTION}
+    for field, text in {**typed, "referrer_name": "هدى"}.items():
+        await page.fill(f"#f-{field}", text)
+    await page.until("!!document.querySelector('#f-requester')")
+    for field, value in (("requester", doctor), ("exam", "CT-CHEST"), ("priority", "urgent")):
+        chosen = (
+            f"(e => {{ e.value = {value!r}; return e.selectedOptions[0]?.text }})(document.querySelector('#f-{field}'))"
+        )
+        assert await page.evaluate(chosen), f"{value} is offered as {field}"
+    order: str = await page.evaluate("document.querySelector('[name=order_id]').value")
+    (folder / "clerk.png").write_bytes(await page.screenshot())
+    await page.press("form.order .last button")
+    while True:
+        await page.until("!!document.querySelector('.slip')")
+        await page.loaded()
+        slip = await desk.look()
+        (folder / "slip.png").write_bytes(await page.screenshot())
+        link = await page.evaluate("document.querySelector('.slip p.code')?.innerText ?? ''")
+        if link:
+            break
+        # The read models were late: without them there is no link yet, and a new slip has one
+        await desk.open(f"/web/orders/{order}?lang=ar")
+        await page.press(f"form[action='/web/orders/{order}/slip'] button")
+    assert "كريم" in slip
+    accession, pin = await page.evaluate("[...document.querySelectorAll('.slip .big')].map(e => e.innerText)")
+    return {"id": order, "accession": accession, "pin": pin, "link": link}
 
 
 @pytest.fixture(scope="module")
-def told(whole: LocalStack) -> dict[str, Any]:
-    """The order: id, accession number, study UID."""
-    return place(Archive(whole.settings("operator")), derived_id("person", "embedded", "doctor"))
+def told(whole: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The order as the clerk placed it: id, accession number, study UID, PIN and link of its slip."""
+    archive, folder = Archive(whole.settings("operator")), tmp_path_factory.mktemp("clerk")
+    doctor = derived_id("person", "embedded", "doctor")
+    register(archive, doctor)
+
+    async def run() -> dict[str, str]:
+        async with browser.browser(folder) as page:
+            desk = Person(page, archive.base, axe.source(), passwords(whole.home))
+            placed = await place(desk, doctor, folder)
+            assert desk.faults == []
+            return placed
+
+    placed = asyncio.run(run())
+    shown = wait_until(lambda: archive.json(f"/orders/{placed['id']}"), 30, "the order is there")
+    assert (shown["accession"], shown["requester"]) == (placed["accession"], doctor)
+    assert (shown["referrer_name"], shown["phone"]) == ("د. هدى فهمي", "01001234567")
+    return {**placed, "study_uid": shown["study_uid"]}
 
 
-def test_a_device_does_what_its_worklist_says(archive: Archive, told: dict[str, Any], tmp_path: Path) -> None:
+def test_a_device_does_what_its_worklist_says(archive: Archive, told: dict[str, str], tmp_path: Path) -> None:
     device = Device(archive, tmp_path)
     (item,) = wait_until(lambda: device.worklist(told["accession"]), 30, "the order is on the worklist")
     assert str(item.PatientName) == NAME
@@ -91,7 +131,7 @@ def test_a_device_does_what_its_worklist_says(archive: Archive, told: dict[str, 
     assert device.worklist(told["accession"]) == [], "what is done leaves the list"
 
 
-def _status(device: Device, told: dict[str, Any]) -> str:
+def _status(device: Device, told: dict[str, str]) -> str:
     (item,) = device.worklist(told["accession"])
     return str(item.ScheduledProcedureStepSequence[0].ScheduledProcedureStepStatus)
 
@@ -170,21 +210,16 @@ async def until_there(ask: Callable[[], bool], within_s: float = 30.0) -> float:
 
 
 def test_what_is_signed_is_read_by_the_doctor_and_the_patient(
-    archive: Archive, whole: LocalStack, told: dict[str, Any], tmp_path: Path
+    archive: Archive, whole: LocalStack, told: dict[str, str], tmp_path: Path
 ) -> None:
-    order, study = told["id"], told["study_uid"]
-    pin = archive.post_json(f"/orders/{order}/slips", {}).json()["pin"]
-    link = httpx.post(
-        archive.base + "/invitations", json={"order_id": order, "factor": "pin", "once": False}, timeout=30
-    )
-    assert link.status_code == 201, link.text
+    study = told["study_uid"]
     script, known = axe.source(), passwords(whole.home)
 
     async def run() -> Desk:
         async with browser.browser(tmp_path) as page:
             desk = Desk(page, archive.base, script, known)
             await desk.page.open(archive.base)
-            await open_link(desk, link.json()["url"], pin)
+            await open_link(desk, told["link"], told["pin"])
             before = await desk.open(f"/web/own/studies/{study}?lang=ar")
             assert IMPRESSION not in before
             await desk.keep("patient")
