@@ -16,12 +16,13 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Protocol
 
 from consumers.delivery.attempts import ended
 from consumers.delivery.destination import Destination
-from consumers.delivery.entry import Away, Delivered, NotNeeded, Outcome, Refused, Waiting
+from consumers.delivery.entry import Away, Delivered, Instead, NotNeeded, Outcome, Refused, Waiting
 from consumers.delivery.feed import Feed
 from consumers.delivery.outbox import Outbox, Request
 from consumers.delivery.positions import Positions
@@ -29,6 +30,7 @@ from consumers.delivery.queue import REFUSED, RETRYING, WAITING, Owed, Queue
 from infra import clock, faults, telemetry
 from schemas.errors import Overloaded, Transient
 from schemas.events import Event
+from schemas.identity import derived_id
 
 log = telemetry.logger(__name__)
 
@@ -151,6 +153,14 @@ class Deliverer:
             case NotNeeded():
                 await _trying("done", lambda: self._outbox.done(entry))
                 self.queue.delivered(owed)
+            case Instead(subjects=subjects):
+                parts = [replace(entry, id=derived_id("delivery", entry.id, s), subject=s) for s in subjects]
+                await _trying("accept", lambda: self._outbox.accept(parts))
+                await _trying("done", lambda: self._outbox.done(entry))
+                self.queue.delivered(owed)
+                for part in parts:
+                    self.queue.add(Owed(part))
+                self.queue.wake([o for o in self.queue if o.state == WAITING])
             case Refused(reason=reason):
                 await self._publish(self._not(owed, reason, will_retry=False))
                 owed.state, owed.reason, owed.attempts = REFUSED, reason, owed.attempts + 1

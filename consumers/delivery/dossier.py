@@ -15,6 +15,7 @@ from consumers.api import overlay, queries
 from consumers.api.beside import Beside, beside
 from consumers.api.current import current
 from consumers.api.letterheads import Letterheads
+from consumers.api.linked import Linked
 from consumers.delivery.press import Print
 from consumers.report_pdf.letterhead import Lang
 from consumers.report_pdf.sheet import About, Sheet, sheet_of
@@ -84,7 +85,22 @@ class Dossiers:
         if not found or not found[0]["answer"]:
             return None
         series = await tables.select(queries.series_of(study_uid))
-        return Study(found[0], overlay.series_rows(found[0], series), person_of(found[0]))
+        return Study(found[0], overlay.series_rows(found[0], series), await self._person(found[0]))
+
+    async def studies_of(self, patient_keys: Sequence[str]) -> list[str]:
+        """Study UIDs of these files."""
+        answers = await self._tables().select_many([queries.by_patient(k) for k in patient_keys])
+        return list(dict.fromkeys(r["study_uid"] for rows in answers for r in rows))
+
+    async def _person(self, row: Row) -> Person:
+        """Whose a study is. Of files that people joined, the first that has a national ID, as it is at this moment."""
+        own = person_of(row)
+        group = await Linked(self._tables).group(own.patient_key) if own.patient_key else None
+        if group is None or len(group.keys) == 1:
+            return own
+        files = await self._tables().select_many([queries.patient(k) for k in group.keys])
+        joined = (person_of({**rows[0], "patient_key": k}) for k, rows in zip(group.keys, files, strict=True) if rows)
+        return next((person for person in joined if person.national_id), own)
 
     async def exists(self, study_uid: str) -> bool:
         """Whether the archive has anything of a study, hidden or not."""

@@ -8,8 +8,10 @@ from datetime import datetime
 from schemas.errors import Transient
 from schemas.events import Event, ReportIssued
 
-STUDY, REPORT, SUBSCRIPTION = "study/", "report/", "subscription/"
-"""How subjects begin: `study/<StudyInstanceUID>`, `report/<report id>`, `subscription/<id>` (all in one order)."""
+STUDY, REPORT, PATIENT, SUBSCRIPTION = "study/", "report/", "patient/", "subscription/"
+"""How subjects begin: `study/<StudyInstanceUID>`, `report/<report id>`, `patient/<patient key>` (comes to deliveries
+of studies), `subscription/<id>` (all in one order).
+"""
 
 
 def about(event: Event) -> str:
@@ -88,4 +90,11 @@ class NotNeeded:
     """There is nothing to hand over: what happened does not show at this destination."""
 
 
-Outcome = Delivered | NotNeeded | Waiting | Refused
+@dataclass(frozen=True)
+class Instead:
+    """It comes to deliveries of these subjects, for the same event; and what waits may be known now."""
+
+    subjects: tuple[str, ...]
+
+
+Outcome = Delivered | NotNeeded | Waiting | Refused | Instead

@@ -17,7 +17,7 @@ from consumers.api import queries
 from consumers.api.room import Room
 from consumers.delivery import outbox
 from consumers.delivery.dossier import event_of_report, event_of_study
-from consumers.delivery.entry import REPORT, STUDY, SUBSCRIPTION, Entry, about
+from consumers.delivery.entry import PATIENT, REPORT, STUDY, SUBSCRIPTION, Entry, about
 from consumers.delivery.outbox import HOURS, OPEN
 from consumers.delivery.subscriptions.store import PREFIX
 from infra import clock
@@ -103,12 +103,12 @@ async def _destinations(state: Tables) -> list[str]:
 
 
 async def _open(state: Tables) -> list[Row]:
-    """Everything that is owed."""
+    """Everything that is owed; what is about to come to deliveries of studies is not one yet."""
     names = await _destinations(state)
     hours = await state.select_many([Select(HOURS, {"destination": n}) for n in names]) if names else []
     where = [{"destination": r["destination"], "hour": r["hour"]} for rows in hours for r in rows]
     found = await state.select_many([Select(OPEN, w) for w in where]) if where else []
-    return [row for rows in found for row in rows if row["subject"]]
+    return [row for rows in found for row in rows if row["subject"] and not row["subject"].startswith(PATIENT)]
 
 
 def _summed(rows: Sequence[Row], now: datetime) -> list[dict[str, Any]]:

@@ -20,12 +20,25 @@ from consumers.delivery.ehr import bundle
 from consumers.delivery.ehr.bundle import Subject
 from consumers.delivery.ehr.client import FhirClient, Unsuitable
 from consumers.delivery.ehr.filed import Filed, Filing
-from consumers.delivery.entry import REPORT, STUDY, Delivered, Entry, NotNeeded, Outcome, Refused, Waiting
+from consumers.delivery.entry import (
+    PATIENT,
+    REPORT,
+    STUDY,
+    Delivered,
+    Entry,
+    Instead,
+    NotNeeded,
+    Outcome,
+    Refused,
+    Waiting,
+)
 from consumers.delivery.turns import Turns
 from infra import faults
 from infra.ports import Tables
 from schemas.events import (
     Event,
+    PatientLinked,
+    PatientUnlinked,
     ReportIssued,
     StudyCompleted,
     StudyCorrected,
@@ -37,6 +50,7 @@ from schemas.topics import topic_of
 
 NAME = "ehr"
 PATIENT_UNKNOWN = Waiting("patient-unknown")
+OF_PATIENTS = (PatientLinked, PatientUnlinked)
 OF_STUDIES = (StudyCompleted, StudyCorrected, StudyReassigned, StudyRejected, StudyRestored)
 
 
@@ -57,7 +71,7 @@ class Ehr:
     """Files under patients whom the record knows by their national ID."""
 
     name = NAME
-    topics = tuple(dict.fromkeys(topic_of(t) for t in (ReportIssued, *OF_STUDIES)))
+    topics = tuple(dict.fromkeys(topic_of(t) for t in (ReportIssued, *OF_STUDIES, *OF_PATIENTS)))
 
     def __init__(self, client: FhirClient, dossiers: Dossiers, state: Tables, *, system: str, create: bool) -> None:
         """`system`: what the record calls the national ID. `create`: whether patients may be created there."""
@@ -68,12 +82,18 @@ class Ehr:
     def subjects(self, event: Event) -> Sequence[str]:
         if isinstance(event, ReportIssued):
             return (REPORT + event.report_id,)
+        if isinstance(event, OF_PATIENTS):
+            return (PATIENT + event.patient_key,)
         return (STUDY + event.study_uid,) if isinstance(event, OF_STUDIES) else ()
 
     async def deliver(self, entry: Entry) -> Outcome:
         if isinstance(entry.event, ReportIssued):
             async with self._turns.of(entry.event.study_uids):
                 return await self._report(entry, entry.event)
+        if isinstance(entry.event, OF_PATIENTS) and entry.subject.startswith(PATIENT):
+            # Nothing of either file moved, but whose its studies are.
+            files = (entry.event.patient_key, entry.event.other_key)
+            return Instead(tuple(STUDY + uid for uid in await self._dossiers.studies_of(files)))
         uid = entry.subject.removeprefix(STUDY)
         async with self._turns.of((uid,)):
             return await self._study(entry, uid)
@@ -124,8 +144,10 @@ class Ehr:
         complete = study.row["completed_revision"] is not None
         if not complete and not filed:
             return NotNeeded()
-        # Step 2
         key = study.person.patient_key
+        if isinstance(entry.event, OF_PATIENTS) and {f.patient.patient_key for f in filed} == {key}:
+            return NotNeeded()
+        # Step 2
         waiting = await self._take_back(entry, filed, key)
         if waiting is not None:
             return waiting

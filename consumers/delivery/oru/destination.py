@@ -13,7 +13,19 @@ from consumers.delivery.destination import Around, Destination
 from consumers.delivery.dossier import Dossiers, Study, row_of
 from consumers.delivery.ehr.bundle import Subject
 from consumers.delivery.ehr.filed import Filed, Filing
-from consumers.delivery.entry import REPORT, STUDY, Away, Delivered, Entry, NotNeeded, Outcome, Refused, Waiting
+from consumers.delivery.entry import (
+    PATIENT,
+    REPORT,
+    STUDY,
+    Away,
+    Delivered,
+    Entry,
+    Instead,
+    NotNeeded,
+    Outcome,
+    Refused,
+    Waiting,
+)
 from consumers.delivery.oru.message import (
     ACCEPTED,
     NATIONAL,
@@ -31,7 +43,7 @@ from infra.mllp import MllpClient
 from infra.ports import Row, Tables
 from infra.settings import SettingsError
 from schemas.errors import Invalid, Transient
-from schemas.events import Event, ReportIssued, StudyReassigned
+from schemas.events import Event, PatientLinked, PatientUnlinked, ReportIssued, StudyReassigned
 from schemas.identity import derived_id
 from schemas.topics import topic_of
 
@@ -57,7 +69,7 @@ class Oru:
     """Sends one message after the other over one connection."""
 
     name = NAME
-    topics = (topic_of(ReportIssued), topic_of(StudyReassigned))
+    topics = (topic_of(ReportIssued), topic_of(StudyReassigned), topic_of(PatientLinked))
 
     def __init__(self, client: MllpClient, dossiers: Dossiers, state: Tables) -> None:
         self._client, self._dossiers = client, dossiers
@@ -67,12 +79,17 @@ class Oru:
     def subjects(self, event: Event) -> Sequence[str]:
         if isinstance(event, ReportIssued):
             return (REPORT + event.report_id,)
+        if isinstance(event, PatientLinked | PatientUnlinked):
+            return (PATIENT + event.patient_key,)
         return (STUDY + event.study_uid,) if isinstance(event, StudyReassigned) else ()
 
     async def deliver(self, entry: Entry) -> Outcome:
         if isinstance(entry.event, ReportIssued):
             async with self._turns.of((entry.event.report_id,)):
                 return await self._report(entry, row_of(entry.event))
+        if isinstance(entry.event, PatientLinked | PatientUnlinked) and entry.subject.startswith(PATIENT):
+            files = (entry.event.patient_key, entry.event.other_key)
+            return Instead(tuple(STUDY + uid for uid in await self._dossiers.studies_of(files)))
         reports = await self._dossiers.reports_of(entry.subject.removeprefix(STUDY))
         sent: Outcome = NotNeeded()
         async with self._turns.of(reports):
@@ -86,7 +103,8 @@ class Oru:
                 outcome = await self._report(entry, row)
                 if not isinstance(outcome, Delivered | NotNeeded):
                     return outcome
-                sent = Delivered()
+                if isinstance(outcome, Delivered):
+                    sent = Delivered()
         return sent
 
     async def close(self) -> None:
@@ -105,6 +123,9 @@ class Oru:
         key, subject = studies[0].person.patient_key, REPORT + row["report_id"]
         filed = await self._filing.of([subject])
         named = [(s.uid, (s.row["accession"] or "").strip()) for s in studies]
+        there = [f for f in filed if f.patient.patient_key == key]
+        if isinstance(entry.event, PatientLinked | PatientUnlinked) and there == filed:
+            return NotNeeded()
         for wrong in (f for f in filed if f.patient.patient_key != key):
             id = derived_id("withdrawal", entry.id, row["report_id"], wrong.patient.patient_key)
             about = _about(id, {**row, "status": "entered-in-error"})
@@ -114,7 +135,6 @@ class Oru:
             if outcome is not None:
                 return outcome
             await self._filing.forget([wrong])
-        there = [f for f in filed if f.patient.patient_key == key]
         if any(f.version > row["version"] for f in there):
             return NotNeeded()  # one that was set aside, and a later version was sent
         version, status = row["version"], row["status"]

@@ -9,7 +9,7 @@ import pytest
 from consumers.delivery import deliverer as module
 from consumers.delivery import feed as feed_module
 from consumers.delivery import queue as queue_module
-from consumers.delivery.entry import Away, Delivered, Entry, Outcome, Refused, Waiting
+from consumers.delivery.entry import Away, Delivered, Entry, Instead, Outcome, Refused, Waiting
 from consumers.delivery.outbox import request
 from infra import clock, faults
 from schemas.errors import Transient
@@ -238,6 +238,35 @@ def test_faults_of_this_side_are_not_the_destinations() -> None:
             assert not deliverer.queue.circuit.open
             await until(lambda: len(world.chain.events) == 1)
         assert isinstance(world.chain.events[0][1], ReportDelivered)
+
+    asyncio.run(scenario())
+
+
+def test_what_comes_to_several_is_each_of_them_and_who_waits_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "WAIT_FIRST_S", 60.0)
+    monkeypatch.setattr(queue_module, "WAIT_MOST_S", 60.0)
+
+    async def scenario() -> None:
+        world = World()
+        known: list[str] = []
+
+        def answer(entry: Entry) -> Outcome:
+            if entry.subject == f"report/{derived_id('report', 2)}":
+                known.append("2")
+                return Instead(("report/a", "report/b"))
+            return Delivered() if known else Waiting("patient-unknown")
+
+        told = Told(answer=answer)
+        await world.happens(issued(1))
+        deliverer = world.deliverer(told)
+        async with world.running(deliverer):
+            await until(lambda: bool(told.calls) and deliverer.queue.running == 0)
+            await world.happens(issued(2))
+            await until(lambda: len(told.calls) == 5 and not len(deliverer.queue))
+        subjects = [c.subject for c in told.calls]
+        assert set(subjects[2:]) == {"report/a", "report/b", f"report/{derived_id('report', 1)}"}
+        assert len({c.id for c in told.calls}) == 4, "each under a key of its own"
+        assert await world.open_rows() == []
 
     asyncio.run(scenario())
 

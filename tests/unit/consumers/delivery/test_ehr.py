@@ -11,17 +11,18 @@ from typing import Any
 import msgspec
 import pytest
 
+from consumers.api import queries
 from consumers.delivery.dossier import Dossiers
 from consumers.delivery.ehr import bundle
 from consumers.delivery.ehr.bundle import Subject, foreign
 from consumers.delivery.ehr.client import Unsuitable
 from consumers.delivery.ehr.destination import Ehr
-from consumers.delivery.entry import Away, Delivered, Entry, NotNeeded, Refused, Waiting
+from consumers.delivery.entry import Away, Delivered, Entry, Instead, NotNeeded, Refused, Waiting
 from consumers.fhir.codes import Resource
 from consumers.report_pdf.sheet import Sheet
 from infra import clock
 from infra.memory import MemoryTables
-from schemas.events import Event, ReportIssued, StudyReassigned
+from schemas.events import Event, PatientLinked, PatientUnlinked, ReportIssued, StudyReassigned
 from schemas.identity import derived_id, national_id_check_digit, patient_key
 from schemas.overlay import Overlay
 from schemas.tables import STATE_KEYSPACE, Upsert
@@ -149,6 +150,25 @@ class Hospital:
             document_sha256="0" * 64,
         )
 
+    def joined(self, *, holds: bool) -> PatientLinked | PatientUnlinked:
+        """The file of study 1.2.9.1 is one with that of 1.2.9.2, which stays; or no more."""
+
+        async def keys() -> list[str]:
+            found = [await self.archive.tables.select(queries.study_state(f"1.2.9.{n}")) for n in (2, 1)]
+            return [rows[0]["patient_key"] for rows in found]
+
+        stays, goes = asyncio.run(keys())
+        event = (PatientLinked if holds else PatientUnlinked)(
+            link_id=derived_id("link", "1"),
+            patient_key=stays,
+            other_key=goes,
+            reason="administrator",
+            stated_by="person:7",
+            recorded="2026-11-23T08:00:00Z",
+        )
+        self.archive.told(event)
+        return event
+
 
 def test_a_report_and_its_study_under_the_patient() -> None:
     hospital = Hospital(record := Record(HERS))
@@ -221,6 +241,33 @@ def test_a_reassigned_study_leaves_the_wrong_patient_first() -> None:
     assert hospital.owes(hospital.belongs_to(HERS), "study/1.2.9.1") == Delivered()
     assert [r["status"] for r in record.of("DiagnosticReport", HERS)] == ["final"]
     assert [r["status"] for r in record.of("DiagnosticReport", ANOTHERS)] == ["entered-in-error"]
+
+
+def test_joined_files_are_one_patient_and_apart_again_two() -> None:
+    hospital = Hospital(record := Record(ANOTHERS), patient_id="P-77")
+    event = hospital.reported(1, "x")
+    assert hospital.owes(event) == Waiting("no-national-id")
+    hospital.archive.store([part10("1.2.9.2.1.1", study="1.2.9.2", PatientID=ANOTHERS)])
+    linked = hospital.joined(holds=True)
+    subject = f"patient/{linked.patient_key}"
+    assert hospital.owes(linked, subject) == Instead(("study/1.2.9.2", "study/1.2.9.1"))
+    assert hospital.owes(event) == Delivered(), "now it is known who it is"
+    assert [r["status"] for r in record.of("DiagnosticReport", ANOTHERS)] == ["final"]
+    assert hospital.owes(linked, "study/1.2.9.1") == NotNeeded(), "it is there already"
+    ended = hospital.joined(holds=False)
+    record.order.clear()
+    assert hospital.owes(ended, "study/1.2.9.1") == Waiting("no-national-id")
+    assert record.order == [("entered-in-error", ANOTHERS)] * 2, "study and report"
+    # Under a national ID of its own it moves, too, and back.
+    other = Hospital(kept := Record(HERS, ANOTHERS))
+    assert other.owes(other.reported(1, "y")) == Delivered()
+    other.archive.store([part10("1.2.9.2.1.1", study="1.2.9.2", PatientID=ANOTHERS)])
+    assert other.owes(other.joined(holds=True), "study/1.2.9.1") == Delivered()
+    assert [r["status"] for r in kept.of("DiagnosticReport", HERS)] == ["entered-in-error"]
+    assert [r["conclusion"] for r in kept.of("DiagnosticReport", ANOTHERS)] == ["y"]
+    assert other.owes(other.joined(holds=False), "study/1.2.9.1") == Delivered()
+    assert [r["status"] for r in kept.of("DiagnosticReport", ANOTHERS)] == ["entered-in-error"]
+    assert [r["conclusion"] for r in kept.of("DiagnosticReport", HERS)] == ["y"]
 
 
 def test_the_wrong_patient_is_cleared_also_when_the_right_one_is_unknown() -> None:

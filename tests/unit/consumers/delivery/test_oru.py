@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from consumers.delivery.entry import Away, Delivered, Entry, NotNeeded, Refused, Waiting
+from consumers.delivery.entry import Away, Delivered, Entry, Instead, NotNeeded, Refused, Waiting
 from consumers.delivery.oru.destination import Oru
 from consumers.delivery.oru.message import Numbered, acknowledged, control_id
 from infra import clock
@@ -121,6 +121,21 @@ def test_a_reassigned_study_is_withdrawn_from_the_wrong_patient_first() -> None:
     assert not any("SECRET" in "|".join(s.raw) for s in wrong.segments)
     assert right.first("PID").text(3) == ANOTHERS
     assert right.first("OBX").text(5) == "SECRET"
+
+
+def test_joined_files_are_one_patient_and_apart_again_two() -> None:
+    hospital = Wired(receiver := Receiver())
+    hospital.sends(hospital.reported(1, "SECRET"))
+    hospital.archive.store([part10("1.2.9.2.1.1", study="1.2.9.2", PatientID=ANOTHERS)])
+    linked = hospital.joined(holds=True)
+    assert hospital.sends(linked, f"patient/{linked.patient_key}") == Instead(("study/1.2.9.2", "study/1.2.9.1"))
+    receiver.took.clear()
+    assert hospital.sends(linked, "study/1.2.9.2") == NotNeeded(), "nothing was sent of it"
+    assert hospital.sends(linked, "study/1.2.9.1") == Delivered()
+    assert [m.first("PID").text(3) for m in receiver.took] == [HERS, ANOTHERS], "taken back first"
+    assert hospital.sends(linked, "study/1.2.9.1", again=1) == NotNeeded()
+    assert hospital.sends(hospital.joined(holds=False), "study/1.2.9.1") == Delivered()
+    assert [m.first("PID").text(3) for m in receiver.took[2:]] == [ANOTHERS, HERS]
 
 
 def test_a_hospital_number_goes_with_its_issuer_and_none_waits() -> None:
