@@ -363,6 +363,14 @@ TABLES: tuple[Table, ...] = (
         about="Studies of which a site sent something on a day of the log (UTC), and when it last did.",
     ),
     Table(
+        "sites_sending",
+        {"within": "text", "site": "text"},
+        ("within",),
+        ("site",),
+        source="study.arrivals",
+        about="Every site that has ever sent something, in one partition.",
+    ),
+    Table(
         "study_counts",
         {"within": "text", "part": "text", "arrivals_partition": "int", "studies": "int", "last_offset": "bigint"},
         ("within",),

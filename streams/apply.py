@@ -31,7 +31,7 @@ VIEWS = "views"
 
 INSTANCES_MAX = 4096
 """Instances of the packs projected at once: bounds the manifests in memory (tens of KB each, inflated)."""
-VOCABULARY = frozenset({"name_tokens", "name_trigrams", "name_token_months"})
+VOCABULARY = frozenset({"name_tokens", "name_trigrams", "name_token_months", "sites_sending"})
 SAID_MAX = 200_000
 """Rows of the vocabulary that are remembered as written: a name's words come again with every study of that name."""
 

@@ -32,6 +32,8 @@ FLAGS = (
     "--remote-debugging-port=0",
 )
 START_S = 30.0
+ALT, CONTROL = 1, 2
+"""Bits of Input.dispatchKeyEvent's `modifiers`."""
 
 
 def installed() -> bool:
@@ -120,12 +122,18 @@ class Page:
         await self.evaluate(f"document.querySelector({json.dumps(selector)}).focus()")
         await self.call("Input.insertText", text=text)
 
-    async def key(self, name: str, code: int) -> None:
-        """One key, down and up."""
-        text = {"text": "\r"} if name == "Enter" else {}
+    async def key(self, name: str, code: int, held: int = 0) -> None:
+        """One key, down and up, while others are held (ALT, CONTROL)."""
+        text = {"text": "\r"} if name == "Enter" and not held else {}
         for kind in ("keyDown", "keyUp"):
             await self.call(
-                "Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code, **text
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=name.removeprefix("Digit"),
+                code=name,
+                windowsVirtualKeyCode=code,
+                modifiers=held,
+                **text,
             )
 
     async def size(self, width: int, height: int = 800) -> None:

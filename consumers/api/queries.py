@@ -7,7 +7,7 @@ from datetime import datetime
 from infra.ports import Select
 from schemas.identity import uid_stem
 from schemas.names import PREFIX_LENGTH, TRIGRAM_LENGTH
-from schemas.tables import BY_NAME
+from schemas.tables import BY_NAME, EVER
 
 HIGHEST = "\U0010ffff"
 """Sorts behind every character that a text can go on with."""
@@ -211,6 +211,11 @@ def by_name_token(token: str, month: str, shard: int) -> Select:
 def by_site_day(site: str, day: str) -> Select:
     """Studies of which a site sent something on a day of the log (UTC)."""
     return Select("studies_by_site_day", {"site": site, "day": day})
+
+
+def sites(limit: int) -> Select:
+    """Every site that has ever sent something."""
+    return Select("sites_sending", {"within": EVER}, limit=limit)
 
 
 def counts(within: str) -> Select:

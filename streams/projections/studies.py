@@ -20,7 +20,7 @@ from schemas.events import PackStored
 from schemas.identity import PatientKey, check_uid, patient_key, uid_stem
 from schemas.names import PREFIX_LENGTH, name_tokens, shards_of, trigrams
 from schemas.pack import InstanceLine, Manifest
-from schemas.tables import Upsert, Write
+from schemas.tables import EVER, Upsert, Write
 from schemas.to_read import NOT_READ
 from streams.completeness import timers
 from streams.facts import Fact, day_of
@@ -83,6 +83,7 @@ def project(fact: Fact, manifest: Manifest, secret: bytes) -> Projected:
     writes: list[Write] = [_instance(fact.offset, event.pack_id, n, line) for n, line in enumerate(manifest.instances)]
     writes += [_by_uid(fact.offset, line) for line in manifest.instances]
     writes += [row.write(), _pack(fact, event), _by_site_day(fact, event)]
+    writes.append(Upsert("sites_sending", {"within": EVER, "site": event.site}, {}, fact.offset))
     return Projected(row, patient, writes)
 
 

@@ -33,6 +33,7 @@ NAME = "Karim Salem=كريم سالم"
 QUESTION = "سعال منذ شهر مع نقص في الوزن"
 FINDINGS = "لا توجد عقيدات بالرئتين. حجم القلب طبيعي، وقياس الأبهر 32 mm."
 IMPRESSION = "أشعة مقطعية طبيعية على الصدر."
+TITLE = "أشعة مقطعية على الصدر"
 STEP = f"2.25.{uuid7().int}"
 
 
@@ -174,30 +175,69 @@ async def open_link(desk: Desk, url: str, pin: str) -> None:
     await desk.page.loaded()
 
 
-async def sign(desk: Desk, study: str) -> float:
-    """The radiologist writes in Arabic and signs, by keyboard; when that was."""
+async def sign(desk: Desk, study: str, folder: Path) -> float:
+    """The radiologist writes in Arabic and signs, by four presses of keys; when that was."""
     page = desk.page
-    await page.size(1280)
     await desk.log_in("radiologist", "/web/reading?lang=ar")
     shown = await desk.until_shown("/web/reading?lang=ar", "كريم")
     assert "CT" in shown
-    await page.press(f"form[action='/web/reading/{study}/claim'] button")
+    await looked_at(desk, "/web/reading", folder / "reading")
+    await desk.open("/web/reading?lang=ar")
+    await page.evaluate(f"document.getElementById('open-{study}').focus()")
+    await page.key("Enter", 13)  # press 1: it is claimed and opened
     await page.until("!!document.querySelector('#f-findings')")
     await page.loaded()
     beside = await desk.look()
     assert QUESTION in beside, "the clinical question stands beside the editor"
-    for field, text in (("title", "أشعة مقطعية على الصدر"), ("findings", FINDINGS), ("impression", IMPRESSION)):
+    await crash(desk, study, folder)
+    await page.key("Digit1", 49, browser.ALT)  # press 2: a template; the other browser has saved meanwhile
+    assert await page.evaluate("document.querySelector('#f-findings').value.includes('[')"), "with blanks"
+    await page.until("!document.querySelector('#conflict').hidden")
+    await desk.look()
+    await page.press("#take-other")
+    await page.until(f"document.querySelector('#f-findings')?.value.includes({FINDINGS!r})")
+    await page.loaded()
+    for field, text in (("title", TITLE), ("impression", IMPRESSION), ("conclusions", "Z03.89")):
         await page.evaluate(f"document.querySelector('#f-{field}').select()")
         await page.fill(f"#f-{field}", text)
-    await page.press("#check")
+    await page.until("document.querySelector('#saved').dataset.kind === 'good'")
+    await looked_at(desk, f"/web/reading/{study}", folder / "editor")
+    await desk.open(f"/web/reading/{study}?lang=ar")
+    await page.key("Enter", 13, browser.CONTROL)  # press 3
     await page.until("location.pathname.endsWith('/check')")
     await page.loaded()
-    assert IMPRESSION in await desk.look(), "what will be signed is shown"
+    checked = await desk.look()
+    (folder / "check.png").write_bytes(await page.screenshot())
+    assert IMPRESSION in checked, "what will be signed is shown"
+    assert "ICD-10" in checked
     assert await page.evaluate("document.activeElement.value") == "final", "Enter signs"
-    await page.press("form.signing button[value='final']")
+    await page.key("Enter", 13)  # press 4
     signed = time.monotonic()
     await page.until("location.search.includes('notice=signed')")
     return signed
+
+
+async def crash(desk: Desk, study: str, folder: Path) -> None:
+    """The same radiologist at another browser, which is killed once it says that the text is saved."""
+    await desk.keep("radiologist")
+    await desk.back("radiologist")
+    async with browser.browser(folder / "other") as page:
+        other = Desk(page, desk.base, desk.script, desk.known)
+        other.jars = desk.jars
+        await other.back("radiologist")
+        await page.open(f"{desk.base}/web/reading/{study}?lang=ar")
+        await page.until("!!document.querySelector('#f-findings')")
+        await page.fill("#f-findings", FINDINGS)
+        await page.until("document.querySelector('#saved').dataset.kind === 'good'")
+
+
+async def looked_at(desk: Desk, path: str, picture: Path) -> None:
+    """A page on a phone and at a desk, in both languages: by axe, and by whoever opens the pictures."""
+    for language in ("ar", "en"):
+        for width in (360, 1280):
+            await desk.page.size(width)
+            await desk.open(f"{path}?lang={language}")
+            picture.with_name(f"{picture.name}-{language}-{width}.png").write_bytes(await desk.page.screenshot())
 
 
 async def until_there(ask: Callable[[], bool], within_s: float = 30.0) -> float:
@@ -226,7 +266,8 @@ def test_what_is_signed_is_read_by_the_doctor_and_the_patient(
             await page.size(1280)
             await desk.log_in("doctor", "/web/inbox")
             await desk.keep("doctor")
-            signed = await sign(desk, study)
+            (tmp_path / "other").mkdir()
+            signed = await sign(desk, study, tmp_path)
             with desk.asks("patient") as patient, desk.asks("doctor") as treating:
                 at_patient = await until_there(lambda: IMPRESSION in patient.get(f"/web/own/studies/{study}").text)
                 at_doctor = await until_there(lambda: "كريم" in treating.get("/web/inbox").text)

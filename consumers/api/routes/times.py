@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -22,9 +23,11 @@ from schemas.roles import Permission
 
 DAYS, DAYS_MAX = 7, 92
 STUDIES_MAX = 5000
-"""Studies that one question is answered from; of more the newest."""
+"""Studies that one question is answered from; of more an even sample, by a hash of their UIDs."""
 AT_ONCE = 256
-SITES_MAX = 64
+SITES_MAX = 500
+PLACES_MAX = 10_000
+"""Sites times days of one question."""
 REPORTS = "sijil.reports"
 BY = "site, modality, priority or hour (of arrival)"
 
@@ -54,15 +57,20 @@ def add(guard: Guard, room: Room) -> None:
         if group is None:
             raise Invalid("option-by", f"by must be {BY}")
         first, last = days_of(ask.option("since"), ask.option("until"), clock.now().astimezone(UTC).date())
-        sites = _sites(ask, room.settings.site)
-        ways, more = await _ways(room, sites, first, last)
+        known = await _known(room, ask)
+        sites = _sites(ask, known)
+        if len(sites) * ((last - first).days + 1) > PLACES_MAX:
+            raise Invalid("option-day", f"of {len(sites)} sites at most {PLACES_MAX // len(sites)} days")
+        ways, listed = await _ways(room, sites, first, last)
         body = {
             "by": by,
             "sites": sites,
             "since": f"{first:%Y-%m-%d}",
             "until": f"{last:%Y-%m-%d}",
+            "known": known,
             "studies": len(ways),
-            "more": more,
+            "listed": listed,
+            "more": listed > STUDIES_MAX,
             "groups": summary(ways, group),
         }
         # Figures, and nobody's: the record says what was asked for
@@ -84,11 +92,11 @@ def add(guard: Guard, room: Room) -> None:
         permission=Permission.TIMES_READ,
         action="read-times",
         summary="How long things took: p50, p90 and p95 in seconds of the studies that sites sent in a time",
-        description=f"From at most {STUDIES_MAX} studies; `more` says when there were others.",
+        description=f"Of more than {STUDIES_MAX} studies (`listed`; `more` says so) from an even sample of that size.",
         tag="Times",
         parameters={
             "by": f"{BY}; site without it",
-            "site": "a sending site, repeated for more; without it the caller's, or the archive's own",
+            "site": "a sending site, repeated for more; without it all that the caller may ask for (`known`)",
             "since": f"YYYY-MM-DD (UTC, of arrival); {DAYS - 1} days before `until` without it",
             "until": f"YYYY-MM-DD; today without it; at most {DAYS_MAX} days",
         },
@@ -108,9 +116,17 @@ def days_of(since: str, until: str, today: date) -> tuple[date, date]:
     return first, last
 
 
-def _sites(ask: Ask, own: str) -> list[str]:
+async def _known(room: Room, ask: Ask) -> list[str]:
+    """The sites that the caller may ask for: their own, or every one that has sent something."""
+    if not ask.reach.whole:
+        return sorted(ask.reach.sites) or [room.settings.site]
+    rows = await room.views.tables.select(queries.sites(SITES_MAX))
+    return [row["site"] for row in rows] or [room.settings.site]
+
+
+def _sites(ask: Ask, known: Sequence[str]) -> list[str]:
     """The sites asked for. Raises Invalid(`option-site`), Forbidden(`scope`) for one beyond the caller's."""
-    asked = list(dict.fromkeys(ask.options("site"))) or sorted(ask.reach.sites) or [own]
+    asked = list(dict.fromkeys(ask.options("site"))) or list(known)
     if len(asked) > SITES_MAX:
         raise Invalid("option-site", f"at most {SITES_MAX} sites at once")
     if not ask.reach.whole and not ask.reach.sites.issuperset(asked):
@@ -118,8 +134,8 @@ def _sites(ask: Ask, own: str) -> list[str]:
     return asked
 
 
-async def _ways(room: Room, sites: list[str], first: date, last: date) -> tuple[list[tuple[str, Way]], bool]:
-    """(site, way) of what sites sent, and whether there was more."""
+async def _ways(room: Room, sites: list[str], first: date, last: date) -> tuple[list[tuple[str, Way]], int]:
+    """(site, way) of what sites sent, and how many studies that was in all."""
     days = [f"{first + timedelta(days=n):%Y%m%d}" for n in range((last - first).days + 1)]
     places = [(site, day) for site in sites for day in days]
     listed: dict[str, tuple[datetime, str]] = {}
@@ -129,16 +145,22 @@ async def _ways(room: Room, sites: list[str], first: date, last: date) -> tuple[
             listed[row["study_uid"]] = max(
                 listed.get(row["study_uid"], (row["last_arrival"], site)), (row["last_arrival"], site)
             )
-    newest = sorted(listed, key=lambda uid: (listed[uid], uid), reverse=True)
+    # The newest alone would leave out those that took long
+    taken = sorted(listed, key=_shuffled)[:STUDIES_MAX]
     found: list[tuple[str, Way]] = []
-    for start in range(0, min(len(newest), STUDIES_MAX), AT_ONCE):
-        uids = newest[start : min(start + AT_ONCE, STUDIES_MAX)]
+    for start in range(0, len(taken), AT_ONCE):
+        uids = taken[start : start + AT_ONCE]
         selects = [queries.study_state(u) for u in uids] + [queries.milestones_of(u) for u in uids]
         both = await room.views.tables.select_many(selects)
         studies = await current(room.views.tables, [rows[0] for rows in both[: len(uids)] if rows])
         steps = dict(zip(uids, await _with_deliveries(room, both[len(uids) :]), strict=True))
         found += [(listed[s["study_uid"]][1], way(s["study_uid"], s, steps[s["study_uid"]])) for s in studies]
-    return found, len(newest) > STUDIES_MAX
+    return found, len(listed)
+
+
+def _shuffled(study_uid: str) -> bytes:
+    """A place that says nothing of a study but is always the same: who asks twice gets the same sample."""
+    return hashlib.blake2b(study_uid.encode(), digest_size=8).digest()
 
 
 async def _with_deliveries(room: Room, milestones: Sequence[list[Row]]) -> list[list[Row]]:

@@ -46,7 +46,8 @@ async def times(view: View) -> Response:
     ]  # fmt: skip
     return view.render(
         "times.html",
-        asked=asked | {"site": asked["site"] or ", ".join(found["sites"])},
+        asked=asked,
+        sites=[("", view.language.text("any")), *((s, s) for s in found["known"])] if len(found["known"]) > 1 else [],
         interval=interval,
         intervals=[(name, view.language.text(f"times.{name}")) for name in INTERVALS],
         groupings=[(name, view.language.text(f"times.by.{name}")) for name in BY],
@@ -54,6 +55,7 @@ async def times(view: View) -> Response:
         rows=rows,
         studies=found["studies"],
         more=found["more"],
+        listed=found["listed"],
         picture=view.here().replace("/web/times", "/web/times.svg", 1),
         drawn=any(interval in g["intervals"] for g in found["groups"]),
     )

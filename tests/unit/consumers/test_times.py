@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumers.api.routes import times
 from consumers.api.times import INTERVALS, STEPS, Way, grouping, percentile, summary, way
 from schemas.events import AccessGranted, ReportDelivered, ReportIssued, Shown, StudyCompleted
 from schemas.roles import Role
@@ -147,7 +148,8 @@ def test_the_times_of_a_study(archive: MemoryArchive) -> None:
 def test_the_times_of_sites(archive: MemoryArchive) -> None:
     span = "since=2025-02-20&until=2025-03-05"
     found = ask(archive, f"/times?{span}&site=CAI-1&site=ALX-1", Role.ADMINISTRATOR).json()
-    assert (found["studies"], found["more"]) == (2, False)
+    assert (found["studies"], found["more"], found["known"]) == (2, False, ["ALX-1", "CAI-1"])
+    assert ask(archive, f"/times?{span}", Role.MINISTRY).json()["groups"] == found["groups"], "all, without naming any"
     alx, cai = found["groups"]
     assert (alx["group"], alx["studies"], alx["intervals"]) == ("ALX-1", 1, {})
     assert cai["intervals"]["complete-final"] == {"n": 1, "p50": 5.0, "p90": 5.0, "p95": 5.0}
@@ -155,6 +157,19 @@ def test_the_times_of_sites(archive: MemoryArchive) -> None:
     by_hour = ask(archive, f"/times?{span}&by=hour&site=CAI-1", Role.MINISTRY).json()["groups"]
     assert [g["group"] for g in by_hour] == ["10"]
     assert "1.2.3" not in str(by_hour)
+
+
+def test_of_many_studies_an_even_sample(archive: MemoryArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(40):
+        archive.store([part10(f"1.3.{n}.1", study=f"1.3.{n}", series=f"1.3.{n}.0")], site=f"S-{n % 2}")
+    monkeypatch.setattr(times, "STUDIES_MAX", 20)
+    asked = "/times?since=2025-02-20&until=2025-03-05&site=S-0&site=S-1"
+    found = ask(archive, asked, Role.ADMINISTRATOR).json()
+    assert (found["studies"], found["listed"], found["more"]) == (20, 40, True)
+    assert all(5 <= g["studies"] <= 15 for g in found["groups"]), "not the newest alone"
+    assert ask(archive, asked, Role.ADMINISTRATOR).json() == found, "the same each time"
+    monkeypatch.setattr(times, "PLACES_MAX", 20)
+    assert ask(archive, asked, Role.ADMINISTRATOR).status_code == 400
 
 
 @pytest.mark.parametrize(
