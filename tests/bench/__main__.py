@@ -253,6 +253,7 @@ def show_reports(found: dict[str, Any], console: Console) -> None:
         table.add_row(name, str(of.n), f"{of.p50:.0f}", f"{of.p95:.0f}")
     console.print(table)
     console.print(f"rates: {found['rates']}")
+    console.print(f"resident memory of the delivery process, MB: {found['delivery_mb']}")
 
 
 def main() -> None:

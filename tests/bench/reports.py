@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
+import psutil
 
 from infra.clock import uuid7
 from infra.mllp import MllpClient
@@ -103,11 +104,12 @@ def measure(stack: LocalStack, record: Record, *, queued: int, messages: int) ->
         studies = [_store(client, f"{ACCESSION}-{n}") for n in range(STUDIES)]
         visible, filed = _signed(client, record, studies[0])
     rates = {"reports signed per second": _rate(queued, lambda count: _queue(base, record, studies, count))}
-    rates["deliveries per second"] = _drained(record, queued)
+    rates["deliveries per second"], memory = _drained(record, queued, stack.pids()["delivery"])
     site, port = settings.site, stack.settings("hl7").hl7_port
     rates["HL7 messages per second"] = asyncio.run(_results(settings.hl7_host, port, site, messages))
     return {
         "latency_ms": {"signed to visible by API": visible, "signed to the health record": filed},
+        "delivery_mb": memory,
         "rates": {**rates, "queued": queued, "messages": messages, "senders": SENDERS},
     }
 
@@ -184,16 +186,30 @@ def _queue(base: str, record: Record, studies: Sequence[str], count: int) -> Non
         list(threads.map(some, _shares(count)))
 
 
-def _drained(record: Record, count: int) -> float:
-    """Deliveries a second once the record is back, from the first on, for DRAIN_S at most."""
+def _drained(record: Record, count: int, pid: int) -> tuple[float, dict[str, float]]:
+    """Deliveries a second once the record is back, from the first on, for DRAIN_S at most; resident MB of the process
+    `pid` with all that is queued, and at most while it delivers, those it prints with included.
+    """
     before = len(record.arrived)
+    memory = {"queued": _resident_mb(pid), "delivering": 0.0}
     record.away = False
     _until(lambda: len(record.arrived) > before, "what is queued is delivered")
     first = time.perf_counter()
     while len(record.arrived) < before + count and time.perf_counter() < first + DRAIN_S:
-        time.sleep(0.05)
+        memory["delivering"] = max(memory["delivering"], _resident_mb(pid))
+        time.sleep(0.5)
     times = sorted(record.arrived.values())[before:]
-    return round((len(times) - 1) / max(times[-1] - times[0], 1e-9), 1)
+    return round((len(times) - 1) / max(times[-1] - times[0], 1e-9), 1), memory
+
+
+def _resident_mb(pid: int) -> float:
+    """Of a process and its children."""
+    process = psutil.Process(pid)
+    found = 0
+    for one in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            found += one.memory_info().rss
+    return round(found / 1e6, 1)
 
 
 async def _results(host: str, port: int, site: str, count: int) -> float:
