@@ -1,7 +1,7 @@
 """The AE table: which DICOM application entities may call, for whom they speak, and where to send to.
 
-One row per AE title in `sijil_state.ae_titles`, kept by `sijil ae add`. The title `*` stands for any title that calls
-from its addresses: the local stack has one such row, for this machine itself.
+One row per AE title in `sijil_state.ae_titles`, kept by `sijil ae` and the page of devices. The title `*` stands for
+any title that calls from its addresses: the local stack has one such row, for this machine itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from infra.ports import Tables
 from schemas.caller import Caller
 from schemas.errors import Invalid
 from schemas.roles import DEFAULT_PURPOSE, Role
-from schemas.tables import STATE_KEYSPACE, Upsert
+from schemas.tables import STATE_KEYSPACE, Delete, Upsert
 
 ANY = "*"
 TABLE = "ae_titles"
@@ -31,6 +31,8 @@ ROLE_OF: Mapping[str, Role] = {
 }
 """What an application entity is → as which role it asks, at its site."""
 ROLES = tuple(ROLE_OF)
+GIVEN = tuple(r for r, role in ROLE_OF.items() if role is not Role.LOCAL)
+"""Those that an administrator may give; the rest opens everything, which is the operator's."""
 
 
 @dataclass(frozen=True)
@@ -128,4 +130,10 @@ async def add(tables: Tables, ae: Ae) -> None:
     columns = asdict(checked(ae))
     key = {"ae_title": columns.pop("ae_title")}
     write = Upsert(TABLE, key, columns, int(clock.now().timestamp() * 1_000_000))
+    await tables.with_keyspace(STATE_KEYSPACE).apply([write])
+
+
+async def remove(tables: Tables, title: str) -> None:
+    """Take the row of a title away. Raises Transient."""
+    write = Delete(TABLE, {"ae_title": title}, int(clock.now().timestamp() * 1_000_000))
     await tables.with_keyspace(STATE_KEYSPACE).apply([write])

@@ -26,6 +26,7 @@ from consumers.api.room import Room
 from consumers.api.routes import (
     accesses,
     administration,
+    ae,
     arrivals,
     audit_events,
     changes,
@@ -34,6 +35,7 @@ from consumers.api.routes import (
     deliveries,
     drafts,
     emergency,
+    emergency_search,
     fhir_metadata,
     fhir_orders,
     fhir_patients,
@@ -115,6 +117,7 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     door.gate.standing, door.gate.narrowed = standing.why_not, standing.narrowed
     emergency.add(app, room, audit)
     guard = Guard(app, audit, freshness, ReadAfter(views, settings.read_wait_s), room.scopes, standing)
+    emergency_search.add(guard, room)
     search.add(guard, room)
     retrieve.add(guard, room, Headers(packs), packs)
     rendered.add(guard, room, Renderer(packs, decoders))
@@ -126,7 +129,8 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     criticals.add(guard, room)
     times.add(guard, room)
     arrivals.add(guard, room)
-    administration.add(app, guard, room)
+    administration.add(guard, room)
+    ae.add(app, room)
     people.add(app, room)
     referrers.add(app, room)
     deliveries.add(app, room)

@@ -38,6 +38,7 @@ TYPES: Mapping[str, tuple[str, str]] = {
     "dicom-get": TRANSFER,
     "dicom-move": TRANSFER,
     "break-glass": OVERRIDE,
+    "emergency-search": QUERY,
     "read-patient": RECORD,
     "read-order": RECORD,
     "read-report": RECORD,

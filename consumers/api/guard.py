@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from fastapi import FastAPI, Request
@@ -190,16 +190,18 @@ class Guard:
         summary: str,
         description: str = "",
         tag: str,
+        purpose: str = "",
         media_types: Sequence[str] = ("application/json",),
         parameters: Mapping[str, str] | None = None,
         source: str = ARRIVALS,
     ) -> None:
-        """Answer GET `path` by `handler` to those who have `permission`. `action` is what the access event says;
-        `parameters` are those of the query; `source` is the topic whose projection the answer is as fresh as.
+        """Answer GET `path` by `handler` to those who have `permission`. `action` is what the access event says, and
+        `purpose` what for, whatever the request says; `parameters` are those of the query; `source` is the topic whose
+        projection the answer is as fresh as.
         """
 
         async def endpoint(request: Request) -> Response:
-            return await self._answer(request, handler, permission, action, source)
+            return await self._answer(request, handler, permission, action, source, purpose)
 
         self._app.router.add_api_route(
             path,
@@ -219,9 +221,11 @@ class Guard:
         route.permission, route.action = permission, action
 
     async def _answer(
-        self, request: Request, handler: Handler, permission: Permission, action: str, source: str
+        self, request: Request, handler: Handler, permission: Permission, action: str, source: str, purpose: str
     ) -> Response:
         caller = caller_of(request)
+        if purpose:
+            caller = replace(caller, purpose=purpose)
         # Step 1: decide
         if (reason := await self._standing.why_not(caller) or refusal(caller, permission)) != ALLOWED:
             study = _study_of(request) or await self._reported(request)

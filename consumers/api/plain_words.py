@@ -74,6 +74,7 @@ ACTIONS: Words = {
         "looked at reports that arrived and wait for their study",
     ),
     "read-invitations": ("مراجعة روابط المريض", "looked at the patient's links"),
+    "emergency-search": ("العثور على المريض بالاسم في حالة طارئة", "found the patient by name in an emergency"),
     "break-glass": ("فتح الملف في حالة طارئة", "opened the file in an emergency"),
 }
 OTHER_ACTION = ("الاطّلاع على الملف", "looked at the file")

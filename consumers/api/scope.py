@@ -126,6 +126,14 @@ class Scopes:
         patients |= {p.patient_key for p in places.values()} - {""}
         return Reach(patients=await self.linked.widened(patients), studies=frozenset(studies | covered))
 
+    async def may_look(self, caller: Caller) -> bool:
+        """Whether somebody has stated an emergency in which they look for a patient: one about nobody yet."""
+        rows = await self._tables.select(queries.emergencies_of(caller.actor, EMERGENCIES_MAX))
+        stated = [_Let(r["study_uid"] or "", r["patient_key"] or "", _moment(r["until"])) for r in rows]
+        now = clock.now()
+        lets = (*stated, *self._let_in.get(caller.actor, ()))
+        return any(let.until > now and not let.study_uid and not let.patient_key for let in lets)
+
     def let_in(self, actor: str, study_uid: str, patient_key: str, until: datetime) -> None:
         """An emergency was stated here: it holds at once, before its event is projected."""
         now = clock.now()

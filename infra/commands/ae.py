@@ -1,4 +1,4 @@
-"""`sijil ae add|list|test`: who may call, and where to send."""
+"""`sijil ae add|list|remove|test`: who may call, and where to send."""
 
 from __future__ import annotations
 
@@ -44,6 +44,16 @@ def add(title: str, host: str, port: int, site: str, role: str, issuer: str, cer
     with _tables("admin") as tables:
         named = certificate.lower().replace(":", "")
         asyncio.run(ae_table.add(tables, Ae(title, host, port, site, role, issuer, named, tls)))
+
+
+@ae.command("remove")
+@click.argument("title")
+def remove(title: str) -> None:
+    """Remove the AE of that TITLE: it may call no more."""
+    with _tables("admin") as tables:
+        if title not in {e.ae_title for e in asyncio.run(ae_table.read(tables))}:
+            raise NotFound(f"no AE {title!r} is in the table")
+        asyncio.run(ae_table.remove(tables, title))
 
 
 @ae.command("list")

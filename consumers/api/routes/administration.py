@@ -1,25 +1,19 @@
-"""Lists for the PACS administrator: identities to look at, and the AE table."""
+"""A list for the PACS administrator: identities to look at."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import msgspec
-from fastapi import FastAPI
-from starlette.responses import JSONResponse, Response
 
 from consumers.api import queries
 from consumers.api.guard import Answer, Ask, Guard, OfSearch
 from consumers.api.room import Room
 from consumers.api.routes.lists import JSON, MONTHS, PAGE, limit_of, months_of, without
-from infra import ae_table
-from infra.http_caller import needs
 from infra.ports import Row
 from schemas.roles import Permission
 
 
-def add(app: FastAPI, guard: Guard, room: Room) -> None:
-    """Register the routes."""
+def add(guard: Guard, room: Room) -> None:
+    """Register the route."""
 
     async def proposals(ask: Ask) -> Answer:
         limit = limit_of(ask)
@@ -42,8 +36,3 @@ def add(app: FastAPI, guard: Guard, room: Room) -> None:
         parameters=PAGE | MONTHS,
         source="sijil.patients",
     )
-
-    @app.get("/ae", tags=["Operation"], summary="The AE table", dependencies=[needs(Permission.AE_READ)])
-    async def ae() -> Response:
-        rows = await ae_table.read(room.views.tables)
-        return JSONResponse({"ae": [asdict(r) for r in rows]}, headers={"Cache-Control": "no-store"})

@@ -1,4 +1,4 @@
-"""What the PACS administrator looks after: contradictions, doubtful identities, refusals, corrections, staff, peers."""
+"""What the PACS administrator looks after: contradictions, doubtful identities, refusals, corrections, staff."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ def add(frame: Frame) -> None:
     frame.get("/web/rejected", rejected, Permission.QUARANTINE_READ)
     frame.get("/web/corrections", corrections, Permission.CORRECTIONS_READ)
     frame.get("/web/people", people, Permission.PEOPLE_READ)
-    frame.get("/web/peers", peers, Permission.AE_READ)
 
 
 async def conflicts(view: View) -> Response:
@@ -91,8 +90,3 @@ async def people(view: View) -> Response:
     site = view.option("site", 64) or (own[0] if own else view.frame.settings.site)
     found = await view.get("/people", site=site, start=view.option("start", 64))
     return view.render("people.html", rows=found["people"], site=site, more=found.get("next", ""))
-
-
-async def peers(view: View) -> Response:
-    """The AE table."""
-    return view.render("peers.html", rows=(await view.get("/ae"))["ae"])

@@ -78,7 +78,9 @@ def archive() -> MemoryArchive:
     archive = MemoryArchive()
     archive.store([part10("1.2.3.1.1", PatientName=f"{CANARY}^Name")])
     seen = Upsert("accesses_by_hour", {"hour": "2025030108", "access_id": ACCESS}, SEEN, 1)
-    asyncio.run(archive.tables.apply([seen]))
+    looks = {"study_uid": "", "patient_key": "", "until": "2999-01-01T00:00:00Z"}
+    stated = Upsert("emergencies_by_actor", {"actor": "http:192.0.2.7", "access_id": ACCESS}, looks, 1)
+    asyncio.run(archive.tables.apply([seen, stated]))
     ordered(archive)
     archive.report(b'{"resourceType":"DiagnosticReport","conclusion":"Canary"}', ["1.2.3"], report_id=REPORT)
     return archive
@@ -92,7 +94,12 @@ ENDLESS = {"/changes/events"}
 """Answers without an end: `test_changes` reads them."""
 
 
-ASKED = {"/accesses": "?outcome=denied", "/fhir/Patient": "?identifier=P-77", "/fhir/ServiceRequest": f"?_id={ORDER}"}
+ASKED = {
+    "/accesses": "?outcome=denied",
+    "/emergency/patients": "?name=Canary",
+    "/fhir/Patient": "?identifier=P-77",
+    "/fhir/ServiceRequest": f"?_id={ORDER}",
+}
 """What an address does not do without."""
 
 

@@ -15,7 +15,8 @@ from starlette.types import Scope
 
 from consumers.web import app as web
 from consumers.web.assets import Assets
-from infra import clock
+from infra import ae_table, clock
+from infra.ae_table import Ae
 from producers import corrections, links
 from schemas.caller import Caller
 from schemas.events import (
@@ -68,6 +69,9 @@ PAGES = (
     "/web/results-waiting",
     "/web/deliveries",
     "/web/peers",
+    "/web/peers/one",
+    "/web/peers/one?title=CT1",
+    "/web/emergency-search",
     f"/web/studies/{STUDY}/correct",
     "/web/studies/9.9.9/correct",
     "/web/accesses",
@@ -134,6 +138,7 @@ def archive() -> MemoryArchive:
         ),
     ]
     asyncio.run(archive.tables.apply(writes))
+    asyncio.run(ae_table.add(archive.tables, Ae("CT1", "10.2.0.17", 11112, "CAI-1")))
     return archive
 
 
@@ -359,6 +364,61 @@ def test_two_files_are_joined_by_one_form_and_parted_by_another(archive: MemoryA
     assert LIKE in get(archive, "/web/identities?lang=en").text
     assert "undo-linked" not in get(archive, "/web/identities/decided?lang=en").text
     assert post(archive, "/web/identities", {**fields, "what": "join"}, caller(Role.TECHNICIAN)).status_code == 403
+
+
+DEVICE = {"title": "CT2", "host": "10.2.0.18", "port": "11113", "role": "modality", "site": "CAI-1"}
+
+
+def test_a_device_is_added_changed_and_removed_by_the_administrator(archive: MemoryArchive) -> None:
+    admin = caller(Role.ADMINISTRATOR)
+    assert "Add a device" in get(archive, "/web/peers?lang=en", admin).text
+    assert post(archive, "/web/peers/one", DEVICE, admin).headers["location"] == "/web/peers?notice=saved"
+    changed = {**DEVICE, "port": "", "certificate": ":".join(["AB"] * 32), "tls": "yes"}
+    assert post(archive, "/web/peers/one", changed, admin).status_code == 303
+    (row,) = (r for r in get(archive, "/ae", admin).json()["ae"] if r["ae_title"] == "CT2")
+    assert (row["host"], row["port"], row["certificate"], row["tls"]) == ("10.2.0.18", 0, "ab" * 32, True)
+    for wrong, said in (
+        ({"title": "A\\B"}, "This is no AE title."),
+        ({"port": "70000"}, "This is no port."),
+        ({"port": "x"}, "This is no port."),
+        ({"host": ""}, "The address is missing."),
+        ({"certificate": "ab"}, "A SHA-256 has 64"),
+        ({"title": "*"}, "only the operator"),
+        ({"role": "any"}, "only the operator"),
+    ):
+        refused = asked(
+            archive,
+            lambda c, wrong=wrong: c.post("/web/peers/one?lang=en", data={**DEVICE, **wrong}),  # type: ignore[misc]
+            admin,
+        )
+        assert (refused.status_code, said in refused.text) == (422, True), wrong
+    for role in (Role.OFFICER, Role.TECHNICIAN):
+        assert post(archive, "/web/peers/one", DEVICE, caller(role)).status_code == 403
+        assert post(archive, "/web/peers/removed", {"title": "CT2"}, caller(role)).status_code == 403
+    assert "/web/peers/one" not in get(archive, "/web/peers", caller(Role.OFFICER)).text
+    assert get(archive, "/web/peers/one?title=NONE", admin).status_code == 404
+    assert post(archive, "/web/peers/removed", {"title": "CT2"}, admin).status_code == 303
+    assert "CT2" not in get(archive, "/ae", admin).text
+    assert post(archive, "/web/peers/removed", {"title": "CT2"}, admin).status_code == 404
+
+
+def test_in_an_emergency_a_doctor_finds_a_patient_by_name(archive: MemoryArchive) -> None:
+    doctor = caller(Role.DOCTOR)
+    assert "/web/emergency-search" in get(archive, "/web/studies", doctor).text
+    said = {"reason": "unconscious", "words": "Unconscious after <an accident>", "name": "منى", "born": "", "id": ""}
+    page = post(archive, "/web/emergency-search?lang=en", said, doctor)
+    assert page.status_code == 200
+    form = dict(re.findall('name="(patient_key|back)" value="([^"]+)"', page.text))
+    assert form == {"patient_key": KEY, "back": f"/web/patients/{KEY}"}
+    assert 'value="Unconscious after &lt;an accident&gt;"' in page.text, "the same words open the file"
+    assert "P-77" not in page.text
+    assert "CT chest" not in page.text
+    opened = post(archive, "/web/emergency", {**form, "reason": "unconscious", "words": said["words"]}, doctor)
+    assert opened.headers["location"] == f"/web/patients/{KEY}?notice=opened"
+    for wrong in ({"words": "short"}, {"name": ""}, {"name": "m"}):
+        refused = post(archive, "/web/emergency-search?lang=en", said | wrong, doctor)
+        assert (refused.status_code, "Say why in at least 10 letters" in refused.text) == (422, True)
+    assert post(archive, "/web/emergency-search", said, caller(Role.TECHNICIAN)).status_code == 403
 
 
 def test_a_form_of_another_session_is_refused(archive: MemoryArchive) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -220,6 +220,66 @@ def test_break_glass_opens_the_patient_s_file_at_once(world: World) -> None:
     narrowed(world, doctor, {MONA, MONA_ALEX})  # another process knows it by the projection
 
 
+LOOKS = {"reason": "unconscious", "words": "Unconscious after an accident", "search": True}
+
+
+def test_in_an_emergency_somebody_is_found_by_name_and_then_opened(world: World) -> None:
+    doctor = staff(Role.DOCTOR)
+    who = "/emergency/patients?name=mona"
+    before, stated, told, still = world.ask_all(doctor, who, ("/emergency", LOOKS), who, f"/studies/{MONA}")
+    assert (before.status_code, before.json()["reason"]) == (400, "emergency-not-stated")
+    assert (stated.status_code, told.status_code) == (201, 200)
+    assert still.status_code == 403, "to be found opens nothing"
+    (event,) = world.archive.journal.events(AccessEmergency)
+    assert (event.study_uid, event.patient_key, event.reason) == (None, "", "unconscious")
+
+    # what tells one from another, and not more
+    (mona,) = told.json()["patients"]
+    assert mona == {
+        "patient_key": world.mona,
+        "name": {"Alphabetic": "Mona^A"},
+        "birth_date": "19800101",
+        "sex": "F",
+        "id_end": "",
+        "last_examined": "20250228",
+        "modalities": ["CT"],
+    }
+    granted = world.archive.journal.events(AccessGranted)[-1]
+    assert (granted.action, granted.purpose, granted.access_id) == (
+        "emergency-search",
+        "ETREAT",
+        told.headers["Sijil-Access-Id"],
+    )
+    assert [(s.study_uid, s.patient_key) for s in granted.shown] == [(MONA, world.mona)], "it is in her trail"
+    assert "mona" not in repr(granted).lower(), "what was asked for is an HMAC"
+
+    opens = {"patient_key": world.mona, "words": LOOKS["words"]}
+    opened, file = world.ask_all(doctor, ("/emergency", opens), f"/patients/{world.mona}")
+    assert (opened.status_code, file.status_code) == (201, 200)
+
+    # another process knows the statement by its projection; it is of who stated it, and for half an hour
+    assert world.ask(doctor, who).status_code == 400
+    world.archive.told(event)
+    by_id, other_day, nobody = world.ask_all(
+        doctor,
+        "/emergency/patients?id=O1&birth_date=1980-01-01",
+        f"{who}&birth_date=1980-01-02",
+        "/emergency/patients?name=nobody",
+    )
+    assert [p["patient_key"] for p in by_id.json()["patients"]] == [world.omar]
+    assert other_day.json() == nobody.json() == {"patients": [], "more": False}
+    assert world.ask(staff(Role.DOCTOR, person="dr-8"), who).status_code == 400
+    assert clock.now() < datetime.fromisoformat(event.until) < clock.now() + timedelta(hours=0.6)
+
+
+@pytest.mark.parametrize(
+    "asked", ["", "?name=mo", "?name=m*a", "?id=*", "?birth_date=1980-01-01", "?name=mona&birth_date=x"]
+)
+def test_an_emergency_lists_nobody_who_is_not_asked_for(world: World, asked: str) -> None:
+    stated, answer = world.ask_all(staff(Role.DOCTOR), ("/emergency", LOOKS), f"/emergency/patients{asked}")
+    assert (stated.status_code, answer.status_code) == (201, 400)
+
+
 def test_break_glass_is_over_when_its_time_is(world: World) -> None:
     world.archive.settings = replace(world.archive.settings, emergency_hours=0)
     doctor = staff(Role.DOCTOR)
@@ -247,6 +307,7 @@ def test_break_glass_lets_nobody_in_whom_the_log_does_not_know(world: World) -> 
         ({"study_uid": "1.2.99"}, 404),
         ({"study_uid": "", "patient_key": "k1:" + "A" * 43}, 404),
         ({"more": 1}, 400),
+        ({"search": True}, 400),
     ],
 )
 def test_an_emergency_is_stated_in_full(world: World, changed: dict[str, Any], status: int) -> None:
