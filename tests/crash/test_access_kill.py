@@ -1,4 +1,5 @@
-"""Eight readers while Kafka and the API are killed: no answer with patient data is without its event, and counts agree.
+"""Eight readers and three workstations while Kafka and both doors are killed: no answer with patient data is without
+its event, and counts agree.
 
 Both sides are counted: the answers by who got them, the events by reading the log.
 """
@@ -10,6 +11,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from schemas.envelope import decode
 from schemas.events import AccessGranted, AccessUsed
 from tests.archive import Archive, wait_until
 from tests.bench.corpus import Instance, make_ct
+from tests.crash.dimse_readers import MODELS, Workstation, receiving
 from tests.local_stack import LocalStack
 
 pytestmark = [pytest.mark.connected, pytest.mark.slow]
@@ -115,8 +119,30 @@ def events_of(settings: Settings, since_ms: int) -> tuple[dict[str, AccessGrante
     return {e.access_id: e for e in granted}, {e.access_id: e for e in used}
 
 
+def of_stations(station: Workstation, granted: dict[str, AccessGranted], used: dict[str, AccessUsed]) -> None:
+    """What a workstation was given and what the log says of it: not one more, and no more than was under way beyond."""
+    mine = [e for e in granted.values() if (e.actor.split("@")[0], e.action) == (f"ae:{station.title}", station.action)]
+    events: Counter[str] = Counter()
+    for event in mine:
+        if station.action == "query":  # each answer is an event
+            events.update(s.study_uid for s in event.shown)
+        else:  # a window, whose uses are counted
+            assert event.study_uid is not None
+            events[event.study_uid] += used[event.access_id].uses if event.access_id in used else 0
+    came = station.answered + station.cut
+    assert came
+    assert not came - events, f"{station.action}: an answer without its event"
+    assert (events - came).total() <= station.unanswered, f"{station.action}: an event without a request"
+
+
+@pytest.fixture
+def closing() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
 @pytest.mark.timeout(300)
-def test_no_answer_without_its_event(archive: Archive, whole: LocalStack, tmp_path: Path) -> None:
+def test_no_answer_without_its_event(archive: Archive, whole: LocalStack, tmp_path: Path, closing: ExitStack) -> None:
     archive.wait_ready()
     studies = make_ct(tmp_path, studies=STUDIES, slices=SLICES, seed=time.time_ns() % 100_000, rows=128)
     assert archive.stow([i.path.read_bytes() for s in studies for i in s]).status_code == 200
@@ -125,10 +151,23 @@ def test_no_answer_without_its_event(archive: Archive, whole: LocalStack, tmp_pa
     began = clock.now()
     stop = threading.Event()
     readers = [Reader(archive.base, studies, n, stop) for n in range(READERS)]
-    threads = [threading.Thread(target=r.run) for r in readers]
+    receiver = closing.enter_context(receiving("KILLDEST"))
+    added = whole.sijil("ae", "add", receiver.title, "127.0.0.1", str(receiver.port))
+    assert added.returncode == 0, added.stderr
+    uids = [s[0].study for s in studies]
+    stations = [
+        Workstation(action, f"KILL{n}", archive.settings, uids, stop, receiver if action == "dicom-move" else None)
+        for n, action in enumerate(MODELS)
+    ]
+    threads = [threading.Thread(target=run) for run in (*(r.run for r in readers), *(s.run for s in stations))]
 
     def answers() -> int:
         return sum(r.answered.total() for r in readers)
+
+    def each(count: int, what: str) -> None:
+        """So many more answers to every workstation."""
+        wanted = [(s, s.answered.total() + count) for s in stations]
+        wait_until(lambda: all(s.answered.total() >= least for s, least in wanted), 90, what)
 
     def more(count: int, what: str) -> None:
         before = answers()
@@ -138,27 +177,37 @@ def test_no_answer_without_its_event(archive: Archive, whole: LocalStack, tmp_pa
         t.start()
     try:
         more(100, "the readers are under way")
+        each(3, "the workstations are under way")
         kafka = archive.kill("kafka")
         more(100, "the archive answers without Kafka")
+        each(2, "and the DICOM door")
         wait_until(lambda: archive.parts()["kafka"].pid not in (None, kafka), 60, "kafka is back")
         more(50, "and with it")
         api = archive.kill("api")
         wait_until(lambda: archive.parts()["api"].pid not in (None, api), 60, "the api is back")
+        gateway = archive.kill("gateway")
+        wait_until(lambda: archive.parts()["gateway"].pid not in (None, gateway), 60, "the gateway is back")
         more(100, "the readers go on")
+        each(3, "and the workstations")
     finally:
         stop.set()
         for t in threads:
             t.join(60)
-    assert [r.failure for r in readers if r.failure] == []
+    failures = [*(r.failure for r in readers), *(s.failure for s in stations)]
+    assert [f for f in failures if f] == []
     archive.wait_ready()
 
-    # The windows that are still open are closed by killing it once more: the next process finds their counts.
-    api = archive.kill("api")
-    wait_until(lambda: archive.parts()["api"].pid not in (None, api), 60, "the api is back")
+    # The windows that are still open are closed by killing both once more: the next process finds their counts.
+    killed = {part: archive.kill(part) for part in ("api", "gateway")}
+    for part, pid in killed.items():
+        wait_until(lambda p=part, was=pid: archive.parts()[p].pid not in (None, was), 60, f"{part} is back")  # type: ignore[misc]
     archive.wait_ready()
-    wait_until(lambda: archive.parts()["api"].chain_backlog == 0, 60, "the outbox is drained")
+    for part in killed:
+        wait_until(lambda p=part: archive.parts()[p].chain_backlog == 0, 60, f"the outbox of {part} is drained")  # type: ignore[misc]
 
     granted, used = events_of(whole.settings("operator"), round(began.timestamp() * 1000))
+    for station in stations:
+        of_stations(station, granted, used)
     answered: Counter[str] = sum((r.answered for r in readers), Counter())
     cut: Counter[str] = sum((r.cut for r in readers), Counter())
     searches = {id: shown for r in readers for id, shown in r.searches.items()}
@@ -174,7 +223,7 @@ def test_no_answer_without_its_event(archive: Archive, whole: LocalStack, tmp_pa
     read = {id: n for id, n in (answered + cut).items() if id not in searches}
     assert set(read) <= set(used)
     beyond = {id: used[id].uses - read.get(id, 0) for id in used if id in granted and granted[id].study_uid}
-    mine = {id: n for id, n in beyond.items() if granted[id].study_uid in {s[0].study for s in studies}}
+    mine = {id: n for id, n in beyond.items() if granted[id].study_uid in set(uids) and granted[id].via != "dimse"}
     assert min(mine.values()) >= 0, "an answer that was not counted"
     assert sum(mine.values()) <= unanswered, "counted without a request"
     assert {id for id, n in mine.items() if n} <= {id for id in mine if used[id].recovered}, "only what was killed"
@@ -184,7 +233,8 @@ def test_no_answer_without_its_event(archive: Archive, whole: LocalStack, tmp_pa
 
     recovered = sum(u.recovered for u in used.values())
     sys.stdout.write(
-        f"{answered.total()} answers, {cut.total()} cut, {unanswered} unanswered; {len(granted)} grants,"
+        f"{', '.join(f'{s.answered.total()} {s.action} ({s.cut.total()} cut)' for s in stations)};"
+        f" {answered.total()} answers, {cut.total()} cut, {unanswered} unanswered; {len(granted)} grants,"
         f" {len(used)} counts, {recovered} of them found by the next process\n"
     )
     done = whole.sijil("verify-log", "--accesses", "--since", clock.rfc3339(began))
