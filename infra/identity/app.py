@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from infra import telemetry
 from infra.http_caller import Gate, caller_of, is_loopback, needs
 from infra.identity import form, issuer_routes
+from infra.identity.grants import Grants
 from infra.identity.issuer import CALLBACK, Issuer, OAuthError
 from infra.identity.keys import IssuerKeys
 from infra.identity.provider import Provider, Remote
@@ -62,6 +63,7 @@ class Identity:
                 url=issuer_url,
                 audience=settings.oidc_audience,
                 client_id=settings.oidc_client_id,
+                grants=Grants(settings.home / "secrets" / "issuer-grants.json"),
             )
             self.provider, source, ended = self.issuer, self.issuer_keys, self.issuer.ended
         self.verifier: Verifier | None = None

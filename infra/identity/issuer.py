@@ -2,7 +2,7 @@
 
 Authorization codes are for one use within a minute, bound to client, redirect URI and PKCE challenge (RFC 7636, S256
 alone). Refresh tokens rotate: each is for one use. A code or a refresh token that comes a second time ends everything
-that came of it (RFC 9700 §4.14). What was granted is in memory: with the process it ends, and people log in again.
+that came of it (RFC 9700 §4.14). What was granted is kept (`infra.identity.grants`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import hmac
 import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+import msgspec
+
 from infra import clock
 from infra.http_caller import is_loopback
+from infra.identity.grants import Grant, Grants, keep
 from infra.identity.keys import IssuerKeys
 from infra.identity.provider import Tokens
 from infra.identity.users import User, Users
@@ -28,7 +31,6 @@ from schemas.errors import Overloaded, Permanent
 CODE_S = 60.0
 ACCESS_S = 600
 REFRESH_S = 12 * 3600.0
-GRANTS_MAX = 10_000
 TRIES, TRIES_S = 5, 30.0
 """Wrong passwords for a name, and how long it then waits."""
 CALLBACK = "/login/callback"
@@ -53,19 +55,6 @@ class Asked:
     challenge: str
 
 
-@dataclass
-class Grant:
-    """A log-in and what it may still be used for."""
-
-    id: str
-    user: User
-    client_id: str
-    nonce: str
-    refresh: str = ""
-    """SHA-256 of the one that is good now."""
-    until: float = field(default_factory=lambda: clock.monotonic() + REFRESH_S)
-
-
 @dataclass(frozen=True)
 class _Code:
     asked: Asked
@@ -76,15 +65,19 @@ class _Code:
 class Issuer:
     """What the issuer knows. One process, one event loop."""
 
-    def __init__(self, keys: IssuerKeys, users: Users, *, url: str, audience: str, client_id: str) -> None:
-        self._keys, self._users = keys, users
+    def __init__(
+        self,
+        keys: IssuerKeys,
+        users: Users,
+        *,
+        url: str,
+        audience: str,
+        client_id: str,
+        grants: Grants | None = None,
+    ) -> None:
+        self._keys, self._users, self._grants = keys, users, grants or Grants()
         self.url, self._audience, self._client_id = url, audience, client_id
         self._codes: OrderedDict[str, _Code] = OrderedDict()
-        self._used: OrderedDict[str, str] = OrderedDict()
-        """Codes and refresh tokens that were used → their grant."""
-        self._grants: OrderedDict[str, Grant] = OrderedDict()
-        self._by_refresh: dict[str, str] = {}
-        self._ended: OrderedDict[str, float] = OrderedDict()
         self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     # -------------------------------------------------------------------------------------------- logging in
@@ -113,7 +106,7 @@ class Issuer:
             raise Overloaded("too many wrong passwords for this name", since + TRIES_S - now)
         user = await asyncio.to_thread(self._users.proved, username, password)
         if user is None:
-            _keep(self._wrong, username, (tries + 1, now))
+            keep(self._wrong, username, (tries + 1, now))
         else:
             self._wrong.pop(username, None)
         return user
@@ -121,7 +114,7 @@ class Issuer:
     def code(self, asked: Asked, user: User) -> str:
         """Where a browser is sent with its authorization code (RFC 6749 §4.1.2, RFC 9207)."""
         code = secrets.token_urlsafe(32)
-        _keep(self._codes, _digest(code), _Code(asked, user, clock.monotonic() + CODE_S))
+        keep(self._codes, _digest(code), _Code(asked, user, clock.monotonic() + CODE_S))
         query = urlencode({"code": code, "state": asked.state, "iss": self.url})
         return f"{asked.redirect_uri}?{query}"
 
@@ -130,36 +123,35 @@ class Issuer:
     def redeemed(self, code: str, verifier: str, redirect_uri: str, client_id: str) -> Tokens:
         """Tokens for a code. Raises OAuthError; a code that was used already ends what it gave."""
         digest = _digest(code)
-        if grant_id := self._used.get(digest):
+        if grant_id := self._grants.used(digest):
             self.end_grant(grant_id)
             raise OAuthError("invalid_grant", "the code was used before: log in again")
         found = self._codes.pop(digest, None)
         if found is None or found.until < clock.monotonic():
             raise OAuthError("invalid_grant", "the code is unknown or too old: log in again")
-        grant = Grant(str(clock.uuid7()), found.user, client_id, found.asked.nonce)
-        _keep(self._used, digest, grant.id)
+        user, until = found.user, clock.now().timestamp() + REFRESH_S
+        grant = Grant(str(clock.uuid7()), user.username, user.digest, client_id, found.asked.nonce, until)
+        self._grants.use(digest, grant.id)
         same = (client_id, redirect_uri) == (found.asked.client_id, found.asked.redirect_uri)
         if not same or not hmac.compare_digest(_challenge(verifier), found.asked.challenge):
             raise OAuthError("invalid_grant", "the code was given to another client, address or verifier")
-        _keep(self._grants, grant.id, grant)
-        return self._tokens(grant)
+        return self._tokens(grant, user)
 
     def renewed(self, refresh: str, client_id: str) -> Tokens:
         """Tokens for a refresh token, and the next one. Raises OAuthError; a used one ends the log-in."""
         digest = _digest(refresh)
-        if grant_id := self._used.get(digest):
+        if grant_id := self._grants.used(digest):
             self.end_grant(grant_id)
             raise OAuthError("invalid_grant", "the refresh token was used before: log in again")
-        grant = self._grants.get(self._by_refresh.pop(digest, ""))
-        if grant is None or grant.refresh != digest or grant.until < clock.monotonic() or grant.client_id != client_id:
+        grant = self._grants.of_refresh(digest)
+        if grant is None or grant.client_id != client_id:
             raise OAuthError("invalid_grant", "the refresh token is unknown or too old: log in again")
-        _keep(self._used, digest, grant.id)
-        user = self._users.get(grant.user.username)
-        if user is None or user.digest != grant.user.digest:
+        self._grants.use(digest, grant.id)
+        user = self._users.get(grant.username)
+        if user is None or user.digest != grant.password:
             self.end_grant(grant.id)
             raise OAuthError("invalid_grant", "the password was changed: log in again")
-        grant.user = user
-        return self._tokens(grant)
+        return self._tokens(grant, user)
 
     async def service(self, client_id: str, secret: str) -> Tokens:
         """Tokens for a service by its own credentials (RFC 6749 §4.4). Raises OAuthError, Overloaded."""
@@ -186,41 +178,37 @@ class Issuer:
         more = {"sijil_person": user.person_id, "sijil_patient": user.patient_key, "sid": grant_id}
         return self._keys.sign(claims | {n: v for n, v in more.items() if v}, kind="at+jwt")
 
-    def _tokens(self, grant: Grant) -> Tokens:
+    def _tokens(self, grant: Grant, user: User) -> Tokens:
         refresh = secrets.token_urlsafe(32)
-        grant.refresh = _digest(refresh)
-        self._by_refresh[grant.refresh] = grant.id
+        self._grants.put(msgspec.structs.replace(grant, refresh=_digest(refresh)))
         now = int(clock.now().timestamp())
         claims = {
             "iss": self.url,
-            "sub": grant.user.person_id,
+            "sub": user.person_id,
             "aud": grant.client_id,
             "iat": now,
             "exp": now + ACCESS_S,
             "nonce": grant.nonce,
             "sid": grant.id,
-            "name": grant.user.username,
+            "name": user.username,
         }
-        access = self.access_token(grant.user, grant_id=grant.id)
+        access = self.access_token(user, grant_id=grant.id)
         return Tokens(access, refresh, self._keys.sign(claims, kind="JWT"), ACCESS_S)
 
     # -------------------------------------------------------------------------------------------- ending
 
     def end_grant(self, grant_id: str) -> None:
         """Nothing that came of it is good any more."""
-        grant = self._grants.pop(grant_id, None)
-        if grant is not None:
-            self._by_refresh.pop(grant.refresh, None)
-        _keep(self._ended, grant_id, clock.monotonic())
+        self._grants.end(grant_id)
 
     def revoke(self, refresh: str) -> None:
         """RFC 7009: one that is unknown is no error."""
-        if grant_id := self._by_refresh.get(_digest(refresh)):
-            self.end_grant(grant_id)
+        if (grant := self._grants.of_refresh(_digest(refresh))) is not None:
+            self.end_grant(grant.id)
 
     def ended(self, grant_id: str) -> bool:
         """Whether a grant was ended before its time (`infra.identity.tokens.Verifier`)."""
-        return grant_id in self._ended
+        return self._grants.ended(grant_id)
 
     # -------------------------------------------------------------------------------------------- for our own pages
 
@@ -248,10 +236,3 @@ def _digest(text: str) -> str:
 
 def _challenge(verifier: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-
-
-def _keep(where: OrderedDict[str, Any], key: str, value: Any) -> None:
-    where[key] = value
-    where.move_to_end(key)
-    if len(where) > GRANTS_MAX:
-        where.popitem(last=False)

@@ -1,7 +1,7 @@
 """Passwords and keys of the local stack: made once, kept in `<home>/secrets/ROLE.env`, readable by the owner alone.
 
-A file that exists is never rewritten: whoever points a role at an external cluster edits it, and what it lacks is
-added below.
+A value that is there stays until somebody asks for a new one (`renew`): whoever points a role at an external cluster
+edits the file, and what it lacks is added below.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.settings import ENV_PREFIX, ROLES, Role, read_env_file
+from schemas.errors import Invalid
 
 # Role → bucket setting → SeaweedFS actions. `Write` needs `Read` beside it: a HEAD before and after each PUT.
 S3_ACTIONS: Mapping[Role, Mapping[str, tuple[str, ...]]] = {
@@ -112,6 +113,22 @@ def ensure(home: Path) -> dict[Role, Credentials]:
             values[_env("s3_secret_key")],
         )
     return made
+
+
+def renew(home: Path, name: str) -> tuple[Role, ...]:
+    """A new value of a shared secret for every role that has it; which these are. The old one is gone.
+
+    Raises Invalid where a role has it from elsewhere: it is made there.
+    """
+    roles, files = SHARED[name], {role: home / "secrets" / f"{role}.env" for role in SHARED[name]}
+    known = {role: read_env_file(file) for role, file in files.items()}
+    missing = [str(files[role]) for role in roles if not known[role].get(_env(name))]
+    if missing:
+        raise Invalid("secret-elsewhere", f"{_env(name)} is not in {' and '.join(missing)}: replace it where it is set")
+    value = secrets.token_hex(32)
+    for role in roles:
+        write_private(files[role], "".join(f"{k}={v}\n" for k, v in {**known[role], _env(name): value}.items()))
+    return roles
 
 
 def broker(home: Path) -> tuple[str, str]:

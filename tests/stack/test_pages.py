@@ -35,6 +35,7 @@ PAGES = (
     "/web/rejected",
     "/web/corrections",
     "/web/peers",
+    "/web/peers/one",
     f"/web/studies/{STUDY}",
     f"/web/studies/{STUDY}/accesses",
     f"/web/studies/{STUDY}/correct",

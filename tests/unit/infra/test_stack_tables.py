@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from infra.cli import sijil
 from infra.settings import ROLES, Settings, SettingsError, read_env_file
 from infra.stack import cassandra, credentials, kafka, logs, parts, process, seaweedfs
 from infra.stack.errors import StackError
 from infra.stack.state import PartState, RunFolder, StackState
+from schemas.errors import Invalid
 
 
 def test_no_two_ports_of_a_stack_are_the_same() -> None:
@@ -68,6 +72,31 @@ def test_who_may_read_a_dead_letter_has_its_one_key(tmp_path: Path) -> None:
     keys = {r: Settings.load(r, {"SIJIL_HOME": str(tmp_path)}).dead_letter_key for r in ROLES}
     assert {r for r, k in keys.items() if k} == {"worker", "archiver", "operator"}
     assert len({k for k in keys.values() if k}) == 1
+
+
+def test_a_shared_secret_is_replaced_for_all_who_have_it_and_nothing_else_is(tmp_path: Path) -> None:
+    credentials.ensure(tmp_path)
+
+    def settings() -> dict[str, Settings]:
+        return {role: Settings.load(role, {"SIJIL_HOME": str(tmp_path)}) for role in ROLES}
+
+    before = settings()
+    done = CliRunner().invoke(sijil, ["secrets", "rotate", "search"], env={"SIJIL_HOME": str(tmp_path)})
+    assert (done.exit_code, "api and gateway" in done.output) == (0, True), done.output
+    after = settings()
+    assert {role for role in ROLES if after[role] != before[role]} == {"api", "gateway"}
+    assert after["api"].search_secret == after["gateway"].search_secret != before["api"].search_secret
+    assert replace(after["api"], search_secret="") == replace(before["api"], search_secret="")
+    assert before["api"].search_secret not in "".join(f.read_text() for f in (tmp_path / "secrets").iterdir())
+    assert credentials.ensure(tmp_path), "it is kept at the next start"
+    assert settings() == after
+
+    (tmp_path / "secrets/gateway.env").write_text("SIJIL_SITE=CAI-1\n")
+    with pytest.raises(Invalid, match="replace it where it is set"):
+        credentials.renew(tmp_path, "search_secret")
+    assert settings()["api"] == after["api"], "all or none"
+    refused = CliRunner().invoke(sijil, ["secrets", "rotate", "patient"])
+    assert refused.exit_code == 2
 
 
 def test_no_role_but_admin_may_do_more_than_its_buckets_need(tmp_path: Path) -> None:

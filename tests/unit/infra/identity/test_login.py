@@ -217,6 +217,34 @@ def test_a_replayed_refresh_token_ends_the_log_in(world: World) -> None:
     run(way())
 
 
+def test_who_is_logged_in_stays_so_when_the_archive_is_started_again(world: World) -> None:
+    async def way() -> None:
+        async with world.client() as browser:
+            verifier = secrets.token_urlsafe(32)
+            first = (await redeem(browser, await code_of(world, browser, verifier), verifier)).json()
+            gone = (await redeem(browser, await code_of(world, browser, verifier), verifier)).json()
+            await browser.post("/oidc/revoke", data={"token": gone["refresh_token"]})
+            second = (await renew(browser, first["refresh_token"])).json()
+        file = world.settings.home / "secrets" / "issuer-grants.json"
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert second["refresh_token"] not in file.read_text()
+
+        async with world.client(compose(world.opened(), [room])) as browser:
+            assert (await who(browser, gone["access_token"])).json()["reason"] == "token-revoked"
+            assert (await renew(browser, gone["refresh_token"])).status_code == 400
+            third = (await renew(browser, second["refresh_token"])).json()
+            assert (await who(browser, third["access_token"])).status_code == 200
+        async with world.client(compose(world.opened(), [room])) as browser:
+            # one that was used before the restart is known to be stolen after it
+            assert (await renew(browser, first["refresh_token"])).status_code == 400
+            assert (await renew(browser, third["refresh_token"])).status_code == 400
+        file.write_text("{")
+        async with world.client(compose(world.opened(), [room])) as browser:
+            assert (await begin(browser))["client_id"] == "sijil-web", "people log in again"
+
+    run(way())
+
+
 def test_a_token_for_the_pages_is_none_for_the_archive(world: World) -> None:
     async def way() -> None:
         async with world.client() as browser:
