@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 
 import click
 
-from infra.commands import ae, identity, secrets, stack
+from infra.commands import ae, identity, stack
 from schemas.errors import SijilError
 
 GROUP = "sijil.commands"
@@ -43,7 +43,7 @@ def sijil() -> None:
     """
 
 
-for command in (*stack.COMMANDS, ae.ae, *identity.COMMANDS, secrets.command):
+for command in (*stack.COMMANDS, ae.ae, *identity.COMMANDS):
     sijil.add_command(command)
 
 

@@ -5,7 +5,7 @@ schemathesis makes them; Hypothesis' randomness is fixed, so every run is the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,11 +19,14 @@ from schemathesis.schemas import BaseSchema
 NOT_HERE = frozenset({"/changes/events"})
 """An answer without an end has tests of its own."""
 Ask = Callable[[Case[Any]], int]
+BOTH = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 EXAMPLES = 2
 """Of each operation and mode."""
 
 
-def cases(schema: BaseSchema, known: Mapping[str, str]) -> list[tuple[str, st.SearchStrategy[Case[Any]]]]:
+def cases(
+    schema: BaseSchema, known: Mapping[str, str], modes: Sequence[GenerationMode] = BOTH
+) -> list[tuple[str, st.SearchStrategy[Case[Any]]]]:
     """(operation, requests for it): right ones, wrong ones, and right ones about what there is (`known` path parts)."""
     found = []
     for result in schema.get_all_operations():
@@ -32,7 +35,7 @@ def cases(schema: BaseSchema, known: Mapping[str, str]) -> list[tuple[str, st.Se
         operation = result.ok()
         if operation.path in NOT_HERE:
             continue
-        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+        for mode in modes:
             found.append((f"{operation.label} {mode.value}", operation.as_strategy(generation_mode=mode)))
         parts = {name: value for name, value in known.items() if f"{{{name}}}" in operation.path}
         if parts:
@@ -40,10 +43,12 @@ def cases(schema: BaseSchema, known: Mapping[str, str]) -> list[tuple[str, st.Se
     return found
 
 
-def run(schema: BaseSchema, ask: Ask, known: Mapping[str, str]) -> dict[str, list[int]]:
+def run(
+    schema: BaseSchema, ask: Ask, known: Mapping[str, str], modes: Sequence[GenerationMode] = BOTH
+) -> dict[str, list[int]]:
     """Operation → statuses of its answers."""
     statuses: dict[str, list[int]] = {}
-    for label, requests in cases(schema, known):
+    for label, requests in cases(schema, known, modes):
         _each(label, requests, ask, statuses.setdefault(label, []))
     return statuses
 

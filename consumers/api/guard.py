@@ -196,7 +196,7 @@ class Guard:
         source: str = ARRIVALS,
     ) -> None:
         """Answer GET `path` by `handler` to those who have `permission`. `action` is what the access event says, and
-        `purpose` what for, whatever the request says; `parameters` are those of the query; `source` is the topic whose
+        `purpose` what for, whatever is stated; `parameters` are those of the query; `source` is the topic whose
         projection the answer is as fresh as.
         """
 
@@ -224,13 +224,13 @@ class Guard:
         self, request: Request, handler: Handler, permission: Permission, action: str, source: str, purpose: str
     ) -> Response:
         caller = caller_of(request)
-        if purpose:
-            caller = replace(caller, purpose=purpose)
         # Step 1: decide
         if (reason := await self._standing.why_not(caller) or refusal(caller, permission)) != ALLOWED:
             study = _study_of(request) or await self._reported(request)
             access_id = await self._audit.denied(caller, action, reason, study, _patient_of(request))
             raise Forbidden(reason, why_not(caller, permission, reason), access_id=access_id)
+        if purpose:
+            caller = replace(caller, purpose=purpose)
         # Step 2: find, once what the client stored is there
         if token := request.headers.get(READ_TOKEN_HEADER):
             await self._read_after.wait(token)

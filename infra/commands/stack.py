@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -216,13 +216,16 @@ def migrate() -> None:
             time.sleep(1.0)
 
 
-@click.command()
-def secrets() -> None:
+@click.group(invoke_without_command=True)
+@click.pass_context
+def secrets(context: click.Context) -> None:
     """Make every role's passwords and keys, for servers that this machine does not run itself.
 
     They are in .sijil/secrets, for their owner alone: ROLE.env for each process, superuser.cql and roles.cql for
     Cassandra, seaweedfs-s3.json for SeaweedFS. What is there is kept. `sijil up` does this by itself.
     """
+    if context.invoked_subcommand is not None:
+        return
     settings = Settings.load("admin")
     roles = credentials.ensure(settings.home)
     folder = settings.home / "secrets"
@@ -233,6 +236,25 @@ def secrets() -> None:
         credentials.write_private(folder / name, "".join(f"{s};\n" for s in statements))
     seaweedfs.write_identities(settings, roles)
     click.echo(f"in {folder}: {', '.join(sorted(f.name for f in folder.iterdir()))}")
+
+
+ROTATED: Final = {
+    "search": ("search_secret", "What was searched for until now can be matched with nothing any more."),
+    "session": ("session_secret", "Whoever is logged in logs in once more."),
+}
+"""What → the setting, and what it means. The patient secret is none of them: its keys are the patients' on the log."""
+
+
+@secrets.command("rotate")
+@click.argument("what", type=click.Choice([*ROTATED]))
+def rotate(what: str) -> None:
+    """Replace a secret by a new one, and destroy the old: `search` every year, `session` when it may be known.
+
+    Running processes keep the old one until they are started again.
+    """
+    name, meaning = ROTATED[what]
+    roles = credentials.renew(Settings.load("admin").home, name)
+    click.echo(f"The {what} secret of {' and '.join(roles)} is new once they are started again. {meaning}")
 
 
 @click.command("settings")

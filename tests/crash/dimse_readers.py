@@ -56,6 +56,7 @@ class Receiver:
     def stop(self) -> None:
         """Takes no more."""
         self._server.shutdown()
+        self._server.server_close()
 
 
 @contextmanager

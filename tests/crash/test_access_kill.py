@@ -6,10 +6,12 @@ Both sides are counted: the answers by who got them, the events by reading the l
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -29,7 +31,11 @@ from tests.bench.corpus import Instance, make_ct
 from tests.crash.dimse_readers import MODELS, Workstation, receiving
 from tests.local_stack import LocalStack
 
-pytestmark = [pytest.mark.connected, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.connected,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 READERS = 8
 STUDIES, SLICES = 3, 4
@@ -139,6 +145,10 @@ def of_stations(station: Workstation, granted: dict[str, AccessGranted], used: d
 def closing() -> Iterator[ExitStack]:
     with ExitStack() as stack:
         yield stack
+    # pynetdicom leaves a socket that could not connect to the garbage collector, which complains
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 @pytest.mark.timeout(300)
