@@ -28,6 +28,7 @@ from tests.unit.consumers.test_fhir_doors import ORDER, ordered
 
 STAFF = {
     "/people",
+    "/referrers",
     "/fhir/Practitioner",
     "/fhir/Practitioner/{person}",
     "/fhir/PractitionerRole",
