@@ -41,6 +41,7 @@ class Receiver:
         self.came: Counter[str] = Counter()
         ae = AE(title)
         ae.add_supported_context(CTImageStorage)
+        ae.network_timeout = TIMEOUT_S
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -57,6 +58,9 @@ class Receiver:
         """Takes no more."""
         self._server.shutdown()
         self._server.server_close()
+        for association in self._server.active_associations:  # of a sender that was killed
+            association.abort()
+            association.join(TIMEOUT_S)
 
 
 @contextmanager
