@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
@@ -178,23 +179,35 @@ class View:
 Page = Callable[[View], Awaitable[Response]]
 
 
+@cache
+def templates() -> jinja2.Environment:
+    """Those of all pages: each is compiled once in a process."""
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    found.filters["isolated"] = isolated
+    found.filters["coded"] = coded
+    found.filters["coding_system"] = lambda system: NAMES.get(system, "")
+    return found
+
+
+@cache
+def assets() -> Assets:
+    """The static files, read and compressed once in a process."""
+    return Assets()
+
+
 class Frame:
     """Registers pages and makes them."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
-        self.app, self.settings, self.inner, self.assets = app, settings, Inner(app), Assets()
+        self.app, self.settings, self.inner, self.assets = app, settings, Inner(app), assets()
         self.zone = ZoneInfo(settings.time_zone)
-        self._templates = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(TEMPLATES),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        self._templates.filters["isolated"] = isolated
-        self._templates.filters["coded"] = coded
-        self._templates.filters["coding_system"] = lambda system: NAMES.get(system, "")
         app.router.add_api_route(PREFIX + "{name}", self.assets.serve, methods=["GET"], include_in_schema=False)
         gate_of(app).open(PREFIX + "{name}")
         app.add_exception_handler(Refused, _refused)
@@ -242,7 +255,8 @@ class Frame:
         language, request = view.language, view.request
         switch = other(language)
         asked = request.query_params.get(OPTION, "")
-        text = self._templates.get_template(template).render(
+        page = templates().get_template(template)
+        text = page.render(
             L=language,
             t=language.text,
             asset=self.assets.url,
