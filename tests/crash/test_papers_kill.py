@@ -123,7 +123,7 @@ def test_a_paper_and_its_door_killed(
         assert process.killed(), "chain.after-ack was never passed"
         process.start()
         assert send(process, second) == 200
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not process.drained():
             assert time.monotonic() < deadline, "the chain is not drained"
             time.sleep(0.1)

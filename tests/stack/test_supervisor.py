@@ -116,8 +116,8 @@ def test_a_second_up_of_the_same_home_is_refused(up: LocalStack) -> None:
 def test_a_killed_part_comes_back_and_the_others_stay(up: LocalStack, part: str) -> None:
     before = up.pids()
     os.kill(before[part], signal.SIGKILL)
-    wait_for(lambda: up.pids().get(part) not in (None, before[part]), 20, f"{part} is started again")
-    wait_for(lambda: health(up).get(part) == "ready", 90, f"{part} is ready again")
+    wait_for(lambda: up.pids().get(part) not in (None, before[part]), 60, f"{part} is started again")
+    wait_for(lambda: health(up).get(part) == "ready", 180, f"{part} is ready again")
     after = up.pids()
     assert {n: p for n, p in after.items() if n != part} == {n: p for n, p in before.items() if n != part}
     shown = json.loads(up.sijil("status", "--json").stdout)
@@ -133,7 +133,7 @@ def test_servers_end_with_a_killed_supervisor_and_the_next_up_starts_afresh(up: 
     up.supervisor.kill()
     up.supervisor.wait()
     up.supervisor = None
-    wait_for(lambda: not any(before[p].alive() for p in ("cassandra", "seaweedfs")), 60, "they end")
+    wait_for(lambda: not any(before[p].alive() for p in ("cassandra", "seaweedfs")), 120, "they end")
     assert stubborn.alive()
     assert health(up)["kafka"] == "orphaned"
     up.start(SERVERS)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
+
 from consumers.api.views import Views
 from consumers.dicom import app, finders, services
 from consumers.dicom.services import DicomRoom
@@ -67,7 +69,7 @@ def open_door(
     for start in door.starts:
         start()
     listener.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while room.room.views.reachable is not True:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -86,9 +88,12 @@ def storescp(folder: Path, *options: str, port: int) -> Iterator[Path]:
     command = [dcmtk("storescp"), "+uf", "+B", "-od", str(folder), *options, str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
     try:
-        time.sleep(0.5)
-        assert process.poll() is None
+        deadline = time.monotonic() + 60
+        while not any(c.status == psutil.CONN_LISTEN for c in psutil.Process(process.pid).net_connections("tcp")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline, "storescp does not listen"
+            time.sleep(0.02)
         yield folder
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)

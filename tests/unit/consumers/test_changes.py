@@ -167,7 +167,7 @@ class Site:
 
     def publish(self, *events: Any) -> None:
         for event in events:
-            self.chain.publish(event).acknowledged.result(10)
+            self.chain.publish(event).acknowledged.result(60)
 
 
 @pytest.fixture

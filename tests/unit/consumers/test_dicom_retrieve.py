@@ -257,7 +257,7 @@ def test_cancel(door: OpenDoor, port: int) -> None:
         assoc = associate(door, STUDY_MOVE)
         answers = assoc.send_c_move(identifier("STUDY", StudyInstanceUID=STUDY), "DEST", STUDY_MOVE, msg_id=5)
         first = next(answers)
-        assert begun.wait(5)
+        assert begun.wait(60)
         assoc.send_c_cancel(5, query_model=STUDY_MOVE)
         last, _ = list(answers)[-1]
         assoc.release()

@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -27,7 +27,8 @@ from tests.unit.consumers.archive import MemoryArchive
 from tests.unit.consumers.dicom_door import OpenDoor, open_door
 
 CAIRO = ZoneInfo("Africa/Cairo")
-TODAY = clock.now().astimezone(CAIRO).date()
+NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
+TODAY = NOW.astimezone(CAIRO).date()
 KEY = "k1:" + "a" * 43
 DEVICES = (
     Ae("CT1", "127.0.0.1", 0, site="CAIRO"),
@@ -128,6 +129,12 @@ def open_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     archive = MemoryArchive()
     with open_door(archive, callers=DEVICES) as door:
         yield Site(archive, door, tmp_path_factory.mktemp("answers"))
+
+
+@pytest.fixture(autouse=True)
+def _one_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The day of the orders is the door's, also where the tests go on after midnight."""
+    monkeypatch.setattr(clock, "now", lambda: NOW)
 
 
 @pytest.fixture

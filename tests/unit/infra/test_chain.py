@@ -27,7 +27,7 @@ from schemas.topics import topic_of
 from tests.unit.infra.chains import SOURCE, rejected
 
 TOPIC = topic_of(rejected(0))
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 def eventually(true: Callable[[], bool]) -> None:

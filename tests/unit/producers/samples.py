@@ -80,7 +80,7 @@ def store(feeder: Feeder, sop: str, data: bytes | None = None, study: str = STUD
     """Store one file and wait until it is durable."""
     data = file(sop, study=study) if data is None else data
     body = Held((data,))
-    return feeder.append(instance(sop, data, study), body, site="LOCAL", issuer="LOCAL").result(10)
+    return feeder.append(instance(sop, data, study), body, site="LOCAL", issuer="LOCAL").result(60)
 
 
 def seal(spool: Spool, study: str) -> None:

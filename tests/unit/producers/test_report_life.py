@@ -44,7 +44,7 @@ class World:
     criticals: Criticals
 
     def events(self, kind: type[Event] = Event) -> list[Any]:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while self.chain.backlog and time.monotonic() < deadline:
             time.sleep(0.005)
         found = [decode(TOPIC, r.key, r.headers, r.value) for r in self.log.read(TOPIC, {}, self.log.ends(TOPIC))]

@@ -62,7 +62,7 @@ def test_studies_and_sites_have_packs_of_their_own(tmp_path: Path) -> None:
         kept = [
             store(feeder, "1.2").pack_id,
             store(feeder, "1.3", study="1.9.9").pack_id,
-            feeder.append(instance("1.2", data), Held((data,)), site="S2", issuer="S2").result(5).pack_id,
+            feeder.append(instance("1.2", data), Held((data,)), site="S2", issuer="S2").result(60).pack_id,
         ]
     assert len(set(kept)) == 3
     it.close()
@@ -92,7 +92,7 @@ def test_a_body_in_pieces(tmp_path: Path) -> None:
     body = Held((head, *(rest[i : i + 3] for i in range(0, len(rest), 3))))
     assert body.length == len(data)
     with it.feeder() as feeder:
-        kept = feeder.append(instance("1.2", data), body, site="L", issuer="L").result(5)
+        kept = feeder.append(instance("1.2", data), body, site="L", issuer="L").result(60)
     it.close()
     assert members(tmp_path, kept.pack_id) == {"1.2.dcm": data}
 
@@ -111,7 +111,7 @@ def test_a_body_in_a_file_goes_into_the_studys_pack(tmp_path: Path) -> None:
         kept = store(feeder, "1.1")
         body = filed(it, data)
         assert (
-            feeder.append(instance("1.2", data), body, site="LOCAL", issuer="LOCAL").result(5).pack_id == kept.pack_id
+            feeder.append(instance("1.2", data), body, site="LOCAL", issuer="LOCAL").result(60).pack_id == kept.pack_id
         )
         body.discard()
     it.close()
@@ -125,7 +125,7 @@ def test_a_long_one_becomes_a_pack_of_its_own_without_a_copy(tmp_path: Path) -> 
     with it.feeder() as feeder:
         body = filed(it, data)
         inode = body.path.stat().st_ino
-        kept = feeder.append(instance("1.2", data), body, site="LOCAL", issuer="LOCAL").result(5)
+        kept = feeder.append(instance("1.2", data), body, site="LOCAL", issuer="LOCAL").result(60)
         body.discard()
     pack = sealed(it)
     assert pack.pack_id == kept.pack_id
