@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 import click
 
 from infra.commands import ae, identity, stack
+from infra.process import prompt_threads
 from schemas.errors import SijilError
 
 GROUP = "sijil.commands"
@@ -49,6 +50,7 @@ for command in (*stack.COMMANDS, ae.ae, *identity.COMMANDS):
 
 def main() -> None:
     """Run `sijil`; an error of ours is one line and exit status 1."""
+    prompt_threads()
     try:
         sijil(prog_name="sijil")
     except SijilError as e:

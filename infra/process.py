@@ -1,4 +1,4 @@
-"""What a process asks of the operating system about itself."""
+"""What a process asks of the operating system and of its interpreter about itself."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+SWITCH_S = 0.0005
+"""How long a computing thread keeps the interpreter from one that has something to do. Python's 5 ms are waited at each
+hand-over of an instance (socket, file, fsync, answer) while the same process uploads packs: STOW-RS by four clients was
+acknowledged 1.3 to 1.5 times as fast with 0.5 ms, by one client 1.1 times, for no more CPU."""
+
+
+def prompt_threads() -> None:
+    """Let threads that wait for a peer or a disk have the interpreter soon (sys.setswitchinterval)."""
+    sys.setswitchinterval(SWITCH_S)
 
 
 def die_with_parent() -> None:
