@@ -1,13 +1,14 @@
 """How much two files look like one person's: 0 to 100, and why. Pure.
 
 Names never decide, they propose (design, Patients). Compared are folded names (`schemas.names`), group by group, so
-that Arabic is compared with Arabic. A name of two words at least that is part of a longer one counts as the same:
-registers shorten names. Sexes that differ, and birth dates that are not even alike, are two people; parents and
-children share telephones, brothers share fathers' names.
+that Arabic is compared with Arabic; words that sound alike (`schemas.sounds`) count nearly as the same. A name of two
+words at least that is part of a longer one counts as the same: registers shorten names. Sexes that differ, and birth
+dates that are not even alike, are two people; parents and children share telephones, brothers share fathers' names.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from zlib import crc32
@@ -16,7 +17,7 @@ from rapidfuzz import fuzz
 from rapidfuzz.distance import DamerauLevenshtein
 
 from schemas.identity import is_placeholder
-from schemas.names import fold_tokens
+from schemas.sounds import Spoken, alike, spoken
 
 PROPOSED_FROM = 80
 """Below it two files are not shown to anybody."""
@@ -26,6 +27,8 @@ MIRROR = SHARDS
 """Added to a shard: the same rows by the greater key, where a file that has changed finds all of its own."""
 NAME_FROM = 75
 WORDS_LEAST = 2
+HEARD_MOST = 95
+"""Of names that are alike by their sound."""
 NAME, BORN, PHONE = "name", "birth-date", "phone"
 NAME_SHARE, BORN_SHARE, BORN_ALIKE_SHARE, PHONE_SHARE = 70, 20, 12, 10
 
@@ -86,11 +89,24 @@ def name_likeness(one: str, other: str) -> int:
     return max((_group(a, b) for a, b in product(_groups(one), _groups(other))), default=0)
 
 
-def _groups(name: str) -> list[list[str]]:
-    return [tokens for group in name.split("=") if (tokens := fold_tokens(group)) and not is_placeholder(group)]
+def _groups(name: str) -> list[tuple[Spoken, ...]]:
+    return [words for group in name.split("=") if (words := spoken(group)) and not is_placeholder(group)]
 
 
-def _group(one: list[str], other: list[str]) -> int:
+def _group(one: tuple[Spoken, ...], other: tuple[Spoken, ...]) -> int:
+    written = _ratio(_written(one), _written(other))
+    # Each word as the other group spells it, where it has one that sounds so
+    spelt = [next((a for a in one if alike(a, b)), b) for b in other]
+    heard = min(HEARD_MOST, _ratio(_written(one), _written(spelt))) if tuple(spelt) != other else 0
+    return max(written, heard)
+
+
+def _written(words: Iterable[Spoken]) -> list[str]:
+    """Their folded words; one that was read as two stands there once."""
+    return [w for words_of_one in dict.fromkeys(s.words for s in words) for w in words_of_one]
+
+
+def _ratio(one: list[str], other: list[str]) -> int:
     a, b = " ".join(one), " ".join(other)
     best = fuzz.token_sort_ratio(a, b)
     if min(len(one), len(other)) >= WORDS_LEAST:

@@ -86,11 +86,6 @@ COMMON_WORDS = frozenset(
 COMMON_SHARDS = 4
 
 
-def shards_of(token: str) -> int:
-    """Over how many partitions a token's month is spread."""
-    return COMMON_SHARDS if token in COMMON_WORDS else 1
-
-
 class Part(IntEnum):
     """Where in a token a piece of a pattern stands; the more is known, the higher."""
 

@@ -385,7 +385,8 @@ TABLES: tuple[Table, ...] = (
         "studies_by_name_token",
         {"token": "text", "month": "text", "shard": "int", "moment": "text", "study_uid": "text"},
         3,
-        "Studies whose patient name has a folded token, by month, that of the commonest tokens in shards.",
+        "Studies whose patient name has a folded token, or (~) sounds like a key, by month, those of the commonest in"
+        " shards.",
         ("moment",),
     ),
     Table(

@@ -18,6 +18,7 @@ from consumers.api.attributes import IDENTIFIERS, Attribute
 from consumers.api.qido import Condition, Kind
 from schemas.dicom_json import name_text
 from schemas.names import fold, fold_group, fold_tokens, name_tokens
+from schemas.sounds import alike, asked, spoken
 
 Test = Callable[[Mapping[str, Any]], bool]
 ValueTest = Callable[[str], bool]
@@ -201,15 +202,27 @@ def name_test(pattern: str) -> ValueTest:
 
 
 def fuzzy_test(pattern: str) -> ValueTest:
-    """The test with `fuzzymatching` (PS3.18 §8.3.4.2): literally, or every word begins a word of the name."""
+    """The test with `fuzzymatching` (PS3.18 §8.3.4.2): literally, or every word begins a word of the name or sounds
+    like one, also in the other script.
+    """
     literal = name_test(pattern)
     words = [w for group in pattern.split("=") for w in fold_tokens(_WILDCARDS.sub(" ", group))]
+    spoken_words = asked(pattern)
 
     def test(value: str) -> bool:
         if literal(value):
             return True
         tokens = _name_tokens(value)
-        return bool(words) and all(any(t.startswith(w) for t in tokens) for w in words)
+
+        def begins(words: Iterable[str]) -> bool:
+            return all(any(t.startswith(w) for t in tokens) for w in words)
+
+        if words and begins(words):
+            return True
+        heard = [s for group in value.split("=") for s in spoken(group)] if spoken_words else []
+        return bool(heard) and all(
+            begins(a.heard.words) or any(alike(a.heard, s, begins=a.begins) for s in heard) for a in spoken_words
+        )
 
     return test
 

@@ -17,6 +17,7 @@ from consumers.api.qido import Condition, Kind, Query
 from schemas.answers import STUDY_ANSWER_TAGS
 from schemas.levels import STUDY_TAGS
 from schemas.names import PREFIX_LENGTH, TRIGRAM_LENGTH, Part, pattern_pieces
+from schemas.sounds import Asked, asked
 
 DAYS_NAMED_MAX = 31
 """A range of so many days is read day by day, without asking first which of them have studies."""
@@ -58,6 +59,9 @@ class ByName:
 
     piece: str
     part: Part
+    sound: str = ""
+    """A token of a key (`schemas.sounds`) whose studies are looked at too; empty: none."""
+    sound_part: Part = Part.WHOLE
 
 
 @dataclass(frozen=True)
@@ -144,13 +148,27 @@ def _source(query: Query) -> Source:
 
 def _by_name(pattern: str, *, fuzzy: bool) -> Source:
     """The piece that is the rarest as a rule: the longest, and of as long ones the one that is known best."""
+    useful = [s for s in names_by(pattern, fuzzy=fuzzy) if len(s.piece) >= _LEAST[s.part]]
+    return max(useful, key=lambda s: len(s.piece) + s.part, default=ByDay())
+
+
+def names_by(pattern: str, *, fuzzy: bool) -> list[ByName]:
+    """The ways to begin with a name: each holds every name that matches."""
     found = [
         # A fuzzy match asks for the beginnings of words alone.
         ByName(piece, min(part, Part.START) if fuzzy else part)
         for part, piece in pattern_pieces(pattern)
     ]
-    useful = [s for s in found if len(s.piece) >= _LEAST[s.part]]
-    return max(useful, key=lambda s: len(s.piece) + s.part, default=ByDay())
+    if fuzzy and (words := asked(pattern)):
+        found = [_heard(word, name) for name in found for word in words if name.piece in word.heard.words]
+    return found
+
+
+def _heard(word: Asked, name: ByName) -> ByName:
+    """With the names that a word may be the sound of."""
+    if not word.token:
+        return name
+    return ByName(name.piece, name.part, word.token, Part.START if word.begins else Part.WHOLE)
 
 
 _LEAST = {Part.WHOLE: 1, Part.START: PREFIX_LENGTH, Part.INSIDE: TRIGRAM_LENGTH}
@@ -191,4 +209,5 @@ def explain(query: Query, plan: Plan) -> dict[str, Any]:
             Part.START: "name_tokens",
             Part.INSIDE: "name_trigrams",
         }[plan.source.part]
+        told["sounds"] = bool(plan.source.sound)
     return told

@@ -22,7 +22,8 @@ from consumers.api.scope import Within
 from consumers.api.walk import FIRST_PAGE, NEXT_PAGE, Deadline, Group, Partition, Reader, merged, walked
 from infra.ports import Row, Select, Tables
 from schemas.dicom_json import Dataset
-from schemas.names import Part, shards_of
+from schemas.names import Part
+from schemas.sounds import shards_of
 
 TOKENS_MAX = 100
 """Words that are followed one by one; above, a pattern's matches are dense enough among the days."""
@@ -187,8 +188,8 @@ class _Run:
                 chunks = merged(self.reader, [Partition(queries.by_accession(accession))], self._deadline)
             case ByPatientID(patient_id):
                 chunks = merged(self.reader, [self._dated(queries.by_patient_id(patient_id))], self._deadline)
-            case ByName(piece, part):
-                tokens = await self._tokens(piece, part)
+            case ByName() as name:
+                tokens = await self._tokens(name)
                 chunks = self._walked(self._days() if tokens is None else self._months(tokens))
             case ByDay():
                 chunks = self._walked(self._days())
@@ -245,17 +246,22 @@ class _Run:
             page = _page(min(self._wanted(), studies + 1))
             yield Group([self._dated(queries.by_day(day), page)], studies - left)
 
-    async def _tokens(self, piece: str, part: Part) -> list[str] | None:
-        """The words with a piece; None if there are too many."""
-        match part:
-            case Part.WHOLE:
-                return [piece]
-            case Part.START:
-                rows = await self.reader.select(queries.tokens(piece, TOKENS_MAX + 1))
-            case Part.INSIDE:
-                rows = await self.reader.select(queries.tokens_with(piece, TOKENS_MAX + 1))
-        tokens = list(dict.fromkeys(row["token"] for row in rows))
-        return tokens if len(rows) <= TOKENS_MAX else None
+    async def _tokens(self, name: ByName) -> list[str] | None:
+        """The words with a piece, and the keys of its sound; None if there are too many."""
+        found: list[str] = []
+        for piece, part in ((name.piece, name.part), (name.sound, name.sound_part)):
+            match part:
+                case Part.WHOLE:
+                    found += [piece] if piece else []
+                    continue
+                case Part.START:
+                    rows = await self.reader.select(queries.tokens(piece, TOKENS_MAX + 1))
+                case Part.INSIDE:
+                    rows = await self.reader.select(queries.tokens_with(piece, TOKENS_MAX + 1))
+            if len(rows) > TOKENS_MAX:
+                return None
+            found += [row["token"] for row in rows]
+        return list(dict.fromkeys(found))
 
     async def _months(self, tokens: Sequence[str]) -> AsyncIterator[Group]:
         """The words' months, newest first."""

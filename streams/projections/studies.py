@@ -18,8 +18,9 @@ from schemas.answers import study_answer
 from schemas.errors import Invalid
 from schemas.events import PackStored
 from schemas.identity import PatientKey, check_uid, patient_key, uid_stem
-from schemas.names import PREFIX_LENGTH, name_tokens, shards_of, trigrams
+from schemas.names import PREFIX_LENGTH, name_tokens, trigrams
 from schemas.pack import InstanceLine, Manifest
+from schemas.sounds import shards_of, sound_tokens
 from schemas.tables import EVER, Upsert, Write
 from schemas.to_read import NOT_READ
 from streams.completeness import timers
@@ -306,16 +307,18 @@ def index_keys(study: StudyPart, uid: str, patient: str, day: str) -> Iterator[t
         key = {"accession": study.accession, "accession_issuer": study.accession_issuer, "study_uid": uid}
         yield "studies_by_accession", key
     yield "studies_by_day", {"day": day, **at}
-    for token in name_tokens(study.patient_name):
+    for token in (*name_tokens(study.patient_name), *sound_tokens(study.patient_name)):
         shard = shard_of(uid, shards_of(token))
         yield "studies_by_name_token", {"token": token, "month": day[:6], "shard": shard, **at}
 
 
 def vocabulary(patient_name: str, month: str, offset: int) -> Iterator[Upsert]:
-    """Tokens and their months: keys alone."""
-    for token in name_tokens(patient_name):
+    """Tokens and their months: keys alone. What a name sounds like is found as a whole or by its beginning."""
+    words = name_tokens(patient_name)
+    for token in (*words, *sound_tokens(patient_name)):
         yield Upsert("name_tokens", {"prefix": token[:PREFIX_LENGTH], "token": token}, {}, offset)
         yield Upsert("name_token_months", {"token": token, "month": month}, {}, offset)
+    for token in words:
         for trigram, rest in trigrams(token):
             yield Upsert("name_trigrams", {"trigram": trigram, "rest": rest, "token": token}, {}, offset)
 

@@ -87,7 +87,7 @@ async def _keys(room: Room, ask: Ask, asked: Asked) -> tuple[list[str], list[str
     wanted = tuple(c for c in conditions if c is not None)
     if not wanted:
         raise Invalid("search-too-wide", "say whom: _id, identifier or name")
-    query = Query(Level.STUDY, wanted, fuzzy="*" not in name and "?" not in name)
+    query = Query(Level.STUDY, wanted, fuzzy=True)
     scope = Within(ask.reach, room.scopes)
     deadline = Deadline(room.settings.query_deadline_s)
     found = await room.views.searcher.search(

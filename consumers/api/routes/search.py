@@ -39,7 +39,8 @@ _PARAMETERS = {
     "limit": "most results of this answer",
     "offset": "results to leave out before",
     "includefield": "more attributes: keywords or tags separated by commas, or `all`",
-    "fuzzymatching": "`true`: a name also matches when each word begins a word of it, in any order",
+    "fuzzymatching": "`true`: a name also matches when each word begins a word of it or sounds like one, in any order"
+    " and in either script",
     "cursor": f"goes on where a search was cut, as its header {CURSOR} says",
 }
 

@@ -10,6 +10,7 @@ from infra.cql_values import serialise
 from infra.memory import MemoryObjects
 from schemas.events import AccessDenied, AccessEmergency, AccessUsed
 from schemas.names import COMMON_SHARDS, COMMON_WORDS, name_tokens
+from schemas.sounds import COMMON_SOUND_SHARDS
 from schemas.tables import BY_NAME, Upsert
 from streams.arrivals import fold
 from streams.dispatch import project
@@ -25,6 +26,8 @@ DAY = STUDIES / YEARS / 365 * 1.5
 """A day with half more than the mean."""
 COMMON = 1 / 3
 """Share of the names that have the most common word (محمد)."""
+HEARD = 1 / 2
+"""The same in all its spellings, and of what sounds alike."""
 OTHERS = 1 / 12
 """The same of the most common word that is not among COMMON_WORDS."""
 WORDS = 1_000_000
@@ -38,7 +41,7 @@ PATIENT = 2_000
 
 ROWS: dict[str, float] = {
     "studies_by_day": DAY,
-    "studies_by_name_token": STUDIES / (YEARS * 12) * max(COMMON / COMMON_SHARDS, OTHERS),
+    "studies_by_name_token": STUDIES / (YEARS * 12) * max(COMMON / COMMON_SHARDS, HEARD / COMMON_SOUND_SHARDS, OTHERS),
     "studies_by_patient": PATIENT,
     "studies_by_patient_id": PATIENT,
     "studies_by_accession": 200,
