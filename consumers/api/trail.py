@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -47,18 +47,28 @@ class Page:
     next: Cursor | None
 
 
-async def page(tables: Tables, partitions: Sequence[Select], cursor: Cursor | None, limit: int) -> Page:
-    """At most `limit` rows of the partitions, which come newest first, from the cursor on. Raises Transient."""
-    reads = [s for p in partitions for s in _behind(p, cursor)]
+async def page(tables: Tables, partitions: Sequence[Sequence[Select]], cursor: Cursor | None, limit: int) -> Page:
+    """At most `limit` rows of the partitions, which come newest first, from the cursor on; those that stand together,
+    the files of one person in a month, are merged. Raises Transient.
+    """
+    reads = [[s for p in together for s in _behind(p, cursor)] for together in partitions]
     rows: list[Row] = []
     for at in range(0, len(reads), AHEAD):
-        wanted = [replace(s, limit=limit + 1 - len(rows)) for s in reads[at : at + AHEAD]]
-        for found in await tables.select_many(wanted):
-            rows += found
+        some = reads[at : at + AHEAD]
+        answers = iter(await tables.select_many([replace(s, limit=limit + 1 - len(rows)) for r in some for s in r]))
+        for together in some:
+            rows += _merged([row for _ in together for row in next(answers)])
         if len(rows) > limit:
             del rows[limit:]
             return Page(rows, Cursor(rows[-1]["access_id"], rows[-1]["study_uid"] or ""))
     return Page(rows, None)
+
+
+def _merged(rows: Iterable[Row]) -> list[Row]:
+    """Newest first, of one access by the study; what stands in several files once."""
+    once = {(r["access_id"], r["study_uid"] or ""): r for r in rows}
+    ordered = sorted(once, key=lambda at: at[1])
+    return [once[at] for at in sorted(ordered, key=lambda at: at[0], reverse=True)]
 
 
 def _behind(partition: Select, cursor: Cursor | None) -> list[Select]:

@@ -48,7 +48,7 @@ def add(guard: Guard, room: Room) -> None:
 
     async def study_accesses(ask: Ask) -> Answer:
         uid = ask.uid("study")
-        found = await _page(ask, room, [queries.accesses_of_study(uid)])
+        found = await _page(ask, room, [[queries.accesses_of_study(uid)]])
         (owned,) = await room.owners([uid])
         if not owned[1] and not found.rows:
             raise NotFound("this study is not in the archive, and nobody asked for it")
@@ -56,16 +56,17 @@ def add(guard: Guard, room: Room) -> None:
 
     async def patient_accesses(ask: Ask) -> Answer:
         key = patient_key_of(ask)
-        listed = await _page(ask, room, [queries.accesses_of_patient(key, m) for m in months_of(ask)])
+        keys = (await room.scopes.linked.group(key)).keys
+        listed = await _page(ask, room, [[queries.accesses_of_patient(k, m) for k in keys] for m in months_of(ask)])
         # A study that was filed here by mistake, and is another's now, is not the patient's to know of
         found = replace(listed, rows=await room.scopes.still(ask.reach, listed.rows))
-        shown = [(row["study_uid"], key) for row in found.rows if row["study_uid"]]
+        shown = [(row["study_uid"], row["patient_key"]) for row in found.rows if row["study_uid"]]
         about = OfSearch({"patient_key": (key,)}, shown, key)
-        return _answer(ask, about, {"patient_key": key}, found, "patient_key")
+        return _answer(ask, about, {"patient_key": key}, found)
 
     async def accesses(ask: Ask) -> Answer:
         asked, selects = _asked(ask)
-        found = await _page(ask, room, selects)
+        found = await _page(ask, room, [[s] for s in selects])
         if asked.get("outcome") == "emergency":
             await _state(room, found.rows)
         shown = [(row["study_uid"], row["patient_key"] or "") for row in found.rows if row["study_uid"]]
@@ -87,7 +88,7 @@ def add(guard: Guard, room: Room) -> None:
         patient_accesses,
         permission=Permission.ACCESS_READ_OWN,
         action="read-accesses",
-        summary="Who saw a patient's file, when and why, newest first",
+        summary="Who saw a patient's file and all files joined to it, when and why, newest first",
         tag="Accesses",
         parameters=PAGES | MONTHS,
         source=SOURCE,
@@ -142,7 +143,7 @@ def _days(ask: Ask) -> list[str]:
     return buckets(now - timedelta(days=DAYS_BACK - 1), now, "day")
 
 
-async def _page(ask: Ask, room: Room, selects: Sequence[Select]) -> Page:
+async def _page(ask: Ask, room: Room, selects: Sequence[Sequence[Select]]) -> Page:
     return await page(room.views.tables, selects, Cursor.read(ask.option("before")), limit_of(ask))
 
 

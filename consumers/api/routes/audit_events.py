@@ -47,7 +47,8 @@ def add(guard: Guard, room: Room) -> None:
             if span.first != earliest:
                 raise Invalid("date-span", f"narrow it: at most {MOST[column].days} days by this parameter")
             span = Span(span.end - MOST[column], span.end)
-        selects = _selects(name, value, span, column)
+        keys = (await room.scopes.linked.group(value)).keys if name == "patient" else (value,)
+        selects = list(zip(*(_selects(name, k, span, column) for k in keys), strict=True))
         found = await page(room.views.tables, selects, Cursor.read(ask.option("_before")), _count(ask))
         key = value if name == "patient" else ""
         if name == "entity":

@@ -21,7 +21,7 @@ from consumers.api.plain_words import ACTIONS, LANGUAGES, PURPOSES, ROLES, langu
 from consumers.api.trail import Cursor, buckets, moment, page
 from infra import clock
 from schemas.errors import Invalid
-from schemas.events import AccessDenied, AccessEmergency, AccessGranted, AccessUsed, Event, Shown
+from schemas.events import AccessDenied, AccessEmergency, AccessGranted, AccessUsed, Event, PatientLinked, Shown
 from schemas.roles import DEFAULT_PURPOSE, Role
 from streams.dispatch import project
 from streams.facts import Fact, rfc3339_of
@@ -107,10 +107,13 @@ def test_pages_give_every_row_once_and_the_newest_first(hours: list[int], shows:
     trail, now = Trail(), clock.now_ms()
     expected = []
     for hour, count in zip(hours, shows, strict=False):
-        id = trail.granted(now - hour * HOUR_MS, *((f"1.{n}", ONE) for n in range(count)))
+        id = trail.granted(now - hour * HOUR_MS, *((f"1.{n}", (ONE, TWO)[n % 2]) for n in range(count)))
         expected += [(id, f"1.{n}") for n in range(count)]
     last = clock.now()
-    months = [queries.accesses_of_patient(ONE, m) for m in buckets(last - timedelta(days=100), last, "month")]
+    months = [
+        [queries.accesses_of_patient(k, m) for k in (ONE, TWO)]
+        for m in buckets(last - timedelta(days=100), last, "month")
+    ]
     found: list[tuple[str, str]] = []
     cursor = None
     for _ in range(len(expected) // limit + 1):
@@ -168,6 +171,27 @@ def test_refusals_and_emergencies_for_the_officer(trail: Trail, now: int) -> Non
     trail.archive.objects.delete("sijil-documents", "emergencies/x.json")
     (row,) = trail.pages("/accesses?outcome=emergency")
     assert "stated" not in row, "its retention is over, and the emergency is still listed"
+
+
+def test_the_trail_of_a_file_is_that_of_all_files_joined_to_it(trail: Trail, now: int) -> None:
+    joined = PatientLinked(
+        link_id=trail.id(now),
+        patient_key=ONE,
+        other_key=TWO,
+        reason="administrator",
+        stated_by="person:1",
+        recorded=rfc3339_of(now),
+    )
+    trail.archive.told(joined)
+    first = trail.granted(now - 2, ("1.2.4", TWO))
+    both = trail.granted(now - 1, ("1.2.3", ONE), ("1.2.4", TWO))
+    last = trail.granted(now, ("1.2.3", ONE))
+    expected = [(last, "1.2.3", ONE), (both, "1.2.3", ONE), (both, "1.2.4", TWO), (first, "1.2.4", TWO)]
+    for key in (ONE, TWO):
+        found = trail.pages(f"/patients/{key}/accesses?limit=1")
+        assert [(r["access_id"], r["study_uid"], r["patient_key"]) for r in found] == expected
+        told = trail.json(f"/fhir/AuditEvent?patient={key}")["entry"]
+        assert [e["resource"]["id"] for e in told] == [last, both, first]
 
 
 def test_reading_the_trail_is_in_the_trail(trail: Trail, now: int) -> None:
