@@ -163,7 +163,7 @@ class Span:
 
 
 _DATE = re.compile(
-    r"(eq|ge|gt|le|lt)?([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2})"
+    r"(eq|ge|gt|le|lt|sa|eb)?([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2})"
     r"(T[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?(?:Z|[+-][0-9]{2}:[0-9]{2}))?)?)?\Z"
 )
 
@@ -177,9 +177,9 @@ def span_of(dates: Iterable[str], earliest: datetime, latest: datetime) -> Span:
             first = max(first, value.first)
         if prefix in ("eq", "le"):
             end = min(end, value.end)
-        if prefix == "gt":
+        if prefix in ("gt", "sa"):
             first = max(first, value.end)
-        if prefix == "lt":
+        if prefix in ("lt", "eb"):
             end = min(end, value.first)
     return Span(first, end)
 

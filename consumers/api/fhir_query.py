@@ -1,20 +1,23 @@
 """FHIR searches, the asking half (hl7.org/fhir/R4/search.html): parameters become what is looked for. Pure.
 
 What a resource can be searched by is a table here, which the CapabilityStatement is made from too. A parameter that is
-not in it is refused: to leave a filter out would show more than was asked for.
+not in it is refused, unless the client wants it left out (`Prefer: handling=lenient`, search.html#errors): without a
+filter more is shown than was asked for.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from typing import Final
+from typing import Final, TypeVar
 
 from consumers.api.audit_event import Span, span_of
 from consumers.fhir.ids import patient_key_of
 from schemas.errors import Invalid
 
+T = TypeVar("T")
 COUNT, COUNT_MAX = 20, 100
 FIRST: Final = datetime(1900, 1, 1, tzinfo=UTC)
 LAST: Final = datetime(2200, 1, 1, tzinfo=UTC)
@@ -79,6 +82,8 @@ class Asked:
     """Resources to bring along."""
     count: int
     page: str
+    left_out: frozenset[tuple[str, str]] = frozenset()
+    """Parameters and values that are not known, and that the client wants left out."""
 
     def one(self, name: str) -> str:
         """The one value of a parameter; empty if it is not there. Raises Invalid for several."""
@@ -96,17 +101,30 @@ class Asked:
         return span_of(self.values[name], FIRST, LAST) if name in self.values else None
 
 
-def parse(resource: str, pairs: Iterable[tuple[str, str]]) -> Asked:
+def is_lenient(prefer: str) -> bool:
+    """What the header Prefer (RFC 7240) says of parameters that are not known."""
+    said = [p.partition(";")[0].replace(" ", "").replace('"', "").lower() for p in prefer.split(",")]
+    return "handling=lenient" in said and "handling=strict" not in said
+
+
+def parse(resource: str, pairs: Iterable[tuple[str, str]], *, lenient: bool = False) -> Asked:
     """Of a query string. Raises Invalid: `search-parameter`, `search-include`, `option-count`, `patient-id`."""
     known = PARAMETERS[resource]
     values: dict[str, list[str]] = {}
     include: set[str] = set()
+    left_out: set[tuple[str, str]] = set()
     count, page = COUNT, ""
     for name, value in pairs:
         if not value:
             continue
         if name == "_include":
-            include.add(_include(resource, value))
+            if (brought := _included(resource, value)) is not None:
+                include.add(brought)
+            elif lenient:
+                left_out.add((name, value))
+            else:
+                names = ", ".join(f"{resource}:{n}" for n in INCLUDES[resource])
+                raise Invalid("search-include", f"_include is one of {names}" if names else "nothing can be included")
         elif name == "_count":
             count = _count(value)
         elif name == "_page":
@@ -116,13 +134,19 @@ def parse(resource: str, pairs: Iterable[tuple[str, str]]) -> Asked:
         else:
             base, _, modifier = name.replace(".identifier", ":identifier").partition(":")
             if base not in known or modifier not in ("", "identifier") or (modifier and base not in _PATIENT):
-                raise Invalid("search-parameter", f"{resource} is searched by {', '.join(known)}")
+                if not lenient:
+                    raise Invalid("search-parameter", f"{resource} is searched by {', '.join(known)}")
+                left_out.add((name, value))
+                continue
             if base in _PATIENT:
                 base, value = "patient", value if modifier else f"{KEY}{_key(value)}"
             values.setdefault(base, []).append(value)
-    return Asked(resource, {n: tuple(v) for n, v in values.items()}, frozenset(include), count, page)
+    found = {n: tuple(v) for n, v in values.items()}
+    return Asked(resource, found, frozenset(include), count, page, frozenset(left_out))
 
 
+NO_PAGE: Final = "_page is what the link `next` of a page before has"
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _PATIENT: Final = ("patient", "subject")
 KEY: Final = "key:"
 """Before a patient key, in a value of `patient`; an identifier else."""
@@ -179,13 +203,27 @@ def _key(reference: str) -> str:
     return patient_key_of(reference.rpartition("/")[2])
 
 
-def _include(resource: str, value: str) -> str:
+def _included(resource: str, value: str) -> str | None:
     source, _, name = value.partition(":")
-    found = INCLUDES[resource].get(name.partition(":")[0]) if source == resource else None
-    if found is None:
-        known = ", ".join(f"{resource}:{n}" for n in INCLUDES[resource])
-        raise Invalid("search-include", f"_include is one of {known}" if known else "nothing can be included here")
-    return found
+    return INCLUDES[resource].get(name.partition(":")[0]) if source == resource else None
+
+
+def uuid_of(text: str, what: str) -> str:
+    """The id of a `what` (report, order). Raises Invalid(`…-id`)."""
+    if not _UUID.match(text):
+        raise Invalid(f"{what}-id", f"the id of a {what} is a UUID")
+    return text
+
+
+def sliced(asked: Asked, found: Sequence[T]) -> tuple[Sequence[T], str]:
+    """The page of a result that is known whole, and where the next one begins; empty: nowhere. Raises
+    Invalid(`option-page`).
+    """
+    text = asked.page
+    if text and not (text.isascii() and text.isdigit() and len(text) < 5):
+        raise Invalid("option-page", NO_PAGE)
+    end = int(text or 0) + asked.count
+    return found[end - asked.count : end], str(end) if len(found) > end else ""
 
 
 def _count(text: str) -> int:

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from consumers.api import queries
 from consumers.api.current import current
 from consumers.api.fhir_files import Files
-from consumers.api.fhir_query import Asked, patients_of, token, within
+from consumers.api.fhir_query import Asked, patients_of, sliced, token, uuid_of, within
 from consumers.api.guard import Answer, Ask, Guard, OfSearch
 from consumers.api.room import Room
 from consumers.api.routes.fhir_page import asked_of, base_of, criteria, fhir, included, page, parameters
@@ -21,7 +21,6 @@ from schemas.roles import Permission
 ORDERS_MAX = 1000
 """Orders of a patient that are looked at."""
 
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 
@@ -40,9 +39,7 @@ def add(guard: Guard, room: Room) -> None:
             and within(span, row["authored"], files.zone)
         ]
         rows.sort(key=lambda r: (r["authored"], r["order_id"]), reverse=True)
-        start = _offset(asked.page)
-        shown = rows[start : start + asked.count]
-        more = str(start + asked.count) if len(rows) > start + asked.count else ""
+        shown, more = sliced(asked, rows)
         pairs = list(dict.fromkeys((r["study_uid"], r["patient_key"]) for r in shown if r["study_uid"]))
         keys = [r["patient_key"] for r in shown if r["patient_key"]]
         beside, notes = await included(files, room, ask, asked, patients=keys)
@@ -51,7 +48,7 @@ def add(guard: Guard, room: Room) -> None:
         return page(ask, base_of(room, ask), asked, found, about, beside=beside, next=more, notes=notes)
 
     async def order(ask: Ask) -> Answer:
-        rows = await room.views.tables.select(queries.newest_order(_id(ask.part("order"))))
+        rows = await room.views.tables.select(queries.newest_order(uuid_of(ask.part("order"), "order")))
         if not rows or not _within_reach(ask, rows[0]):
             raise NotFound("this order is not known, not yet, or beyond what you see")
         row = rows[0]
@@ -84,7 +81,7 @@ def add(guard: Guard, room: Room) -> None:
 
 async def _rows(room: Room, files: Files, asked: Asked) -> list[Row]:
     """Orders that may fit. Raises Invalid(`search-too-wide`)."""
-    if ids := [_id(i) for i in asked.one("_id").split(",") if i]:
+    if ids := [uuid_of(i, "order") for i in asked.one("_id").split(",") if i]:
         return await _all(room, [queries.newest_order(i) for i in dict.fromkeys(ids)])
     if identifier := asked.one("identifier"):
         system, value = token(identifier)
@@ -112,15 +109,3 @@ async def _all(room: Room, selects: list[Select]) -> list[Row]:
 def _within_reach(ask: Ask, row: Row) -> bool:
     """An order is seen by its site, and by who sees its patient or its study."""
     return ask.reach.shows(row["study_uid"], row["patient_key"], (row["site"],))
-
-
-def _offset(text: str) -> int:
-    if text and not (text.isascii() and text.isdigit() and len(text) < 5):
-        raise Invalid("option-page", "_page is what the link `next` of a page before has")
-    return int(text or 0)
-
-
-def _id(text: str) -> str:
-    if not _UUID.match(text):
-        raise Invalid("order-id", "an order's id is a UUID")
-    return text

@@ -10,7 +10,7 @@ import msgspec
 
 from consumers.api import queries
 from consumers.api.fhir_files import Files
-from consumers.api.fhir_query import COUNT, COUNT_MAX, INCLUDES, PARAMETERS, Asked, parse
+from consumers.api.fhir_query import COUNT, COUNT_MAX, INCLUDES, PARAMETERS, Asked, is_lenient, parse
 from consumers.api.guard import Answer, Ask, OfSearch, OfStudy
 from consumers.api.room import Room
 from consumers.fhir.bundle import searchset
@@ -35,7 +35,7 @@ def base_of(room: Room, ask: Ask) -> str:
 
 def asked_of(ask: Ask, resource: str) -> Asked:
     """The search. Raises Invalid."""
-    return parse(resource, ask.all_options())
+    return parse(resource, ask.all_options(), lenient=is_lenient(ask.header("prefer")))
 
 
 def parameters(resource: str) -> dict[str, str]:
@@ -84,8 +84,11 @@ def page(
     next: str = "",
     notes: Sequence[str] = (),
 ) -> Answer:
-    """A page of a search."""
-    pairs = [(n, v) for n, v in ask.all_options() if n != "_page"]
+    """A page of a search; its links say what was looked for, without what was left out."""
+    pairs = [(n, v) for n, v in ask.all_options() if n != "_page" and (n, v) not in asked.left_out]
+    if asked.left_out:
+        names = ", ".join(sorted({n for n, _ in asked.left_out}))
+        notes = [*notes, f"left out, for it is not known here: {names}"]
     here = f"{base}/{asked.resource}"
     self_url = f"{here}?{urlencode(pairs)}" if pairs else here
     next_url = f"{here}?{urlencode([*pairs, ('_page', next)])}" if next else ""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC
 
 from consumers.api import queries
 from consumers.api.attributes import Level, find
 from consumers.api.fhir_files import Files
-from consumers.api.fhir_query import Asked, oid, token, within
+from consumers.api.fhir_query import Asked, oid, sliced, token, within
 from consumers.api.guard import Answer, Ask, Guard, OfSearch
 from consumers.api.planner import plan
 from consumers.api.qido import Condition, Query, condition_of
@@ -33,9 +34,7 @@ def add(guard: Guard, room: Room) -> None:
         asked = asked_of(ask, "Patient")
         keys, notes = await _keys(room, ask, asked)
         found = [p for p in await files.patients(await files.visible(ask.reach, keys)) if _fits(p, asked)]
-        start = _offset(asked.page)
-        shown = found[start : start + asked.count]
-        more = str(start + asked.count) if len(found) > start + asked.count else ""
+        shown, more = sliced(asked, found)
         pairs = [(uid, key) for uid, key in await _last_studies(room, shown) if uid]
         about = OfSearch(criteria(asked), pairs)
         return page(ask, base_of(room, ask), asked, shown, about, next=more, notes=notes)
@@ -108,14 +107,8 @@ def _fits(patient: Resource, asked: Asked) -> bool:
     return within(asked.span("birthdate"), patient.get("birthDate", ""), UTC)
 
 
-async def _last_studies(room: Room, shown: list[Resource]) -> list[tuple[str, str]]:
+async def _last_studies(room: Room, shown: Sequence[Resource]) -> list[tuple[str, str]]:
     """The study by which each patient is known: who looked at a patient is told by it."""
     keys = [patient_key_of(p["id"]) for p in shown]
     answers = await room.views.tables.select_many([queries.patient(k) for k in keys]) if keys else []
     return [(rows[0]["last_study_uid"] or "" if rows else "", k) for k, rows in zip(keys, answers, strict=True)]
-
-
-def _offset(text: str) -> int:
-    if text and not (text.isascii() and text.isdigit() and len(text) < 5):
-        raise Invalid("option-page", "_page is what the link `next` of a page before has")
-    return int(text or 0)

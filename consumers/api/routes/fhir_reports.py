@@ -9,7 +9,7 @@ from datetime import UTC, timedelta
 from consumers.api import queries
 from consumers.api.current import current
 from consumers.api.fhir_files import Files
-from consumers.api.fhir_query import LAST, Asked, oid, patients_of, token, within
+from consumers.api.fhir_query import LAST, NO_PAGE, Asked, oid, patients_of, token, uuid_of, within
 from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
 from consumers.api.room import Room
 from consumers.api.routes.fhir_page import asked_of, base_of, criteria, fhir, included, page, parameters
@@ -30,7 +30,6 @@ DAYS_MAX = timedelta(days=366)
 """Days that one search looks at, the newest ones."""
 CUT = "the search was stopped: narrow it by _lastUpdated, patient or study"
 
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _PAGE = re.compile(r"([0-9TZ:.+-]{10,40})_([0-9a-f-]{36})\Z")
 
 
@@ -51,13 +50,13 @@ def add(guard: Guard, room: Room) -> None:
         return page(ask, base_of(room, ask), asked, matches, about, beside=beside, next=more, notes=[*notes, *left_out])
 
     async def report(ask: Ask) -> Answer:
-        return await _one(queries.report(_id(ask.part("report"))))
+        return await _one(queries.report(uuid_of(ask.part("report"), "report")))
 
     async def report_version(ask: Ask) -> Answer:
         number = ask.part("version")
         if not (number.isascii() and number.isdigit() and 0 < int(number) < 1 << 31):
             raise Invalid("report-version", "versions are numbers from 1")
-        return await _one(queries.report_version(_id(ask.part("report")), int(number)))
+        return await _one(queries.report_version(uuid_of(ask.part("report"), "report"), int(number)))
 
     async def _one(select: Select) -> Answer:
         rows = await room.views.tables.select(select)
@@ -129,9 +128,9 @@ class _Finding:
     async def _candidates(self) -> AsyncIterator[tuple[str, Row]]:
         """(moment to go on behind, row of the current version), the newest first."""
         asked = self._asked
-        ids = [_id(i) for i in asked.one("_id").split(",") if i]
+        ids = [uuid_of(i, "report") for i in asked.one("_id").split(",") if i]
         if identifier := asked.one("identifier"):
-            ids.append(_id(token(identifier)[1].removeprefix("urn:uuid:")))
+            ids.append(uuid_of(token(identifier)[1].removeprefix("urn:uuid:"), "report"))
         if ids or "patient" in asked.values or "study" in asked.values:
             rows = await self._named(ids) if ids else await self._of_studies(await self._studies())
             for row in sorted(rows, key=lambda r: (r["issued"], r["report_id"]), reverse=True):
@@ -210,16 +209,10 @@ def _newest(report_id: str) -> Select:
     return Select(select.table, select.where, select.columns, limit=1)
 
 
-def _id(text: str) -> str:
-    if not _UUID.match(text):
-        raise Invalid("report-id", "a report's id is a UUID")
-    return text
-
-
 def _cursor(text: str) -> tuple[str, str] | None:
     if not text:
         return None
     found = _PAGE.match(text.replace(" ", "+"))
     if not found:
-        raise Invalid("option-page", "_page is what the link `next` of a page before has")
+        raise Invalid("option-page", NO_PAGE)
     return found[1], found[2]

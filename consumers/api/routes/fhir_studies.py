@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from consumers.api.attributes import Level, find
 from consumers.api.fhir_files import Files
-from consumers.api.fhir_query import Asked, local_days, oid, patients_of, token, within
+from consumers.api.fhir_query import NO_PAGE, Asked, local_days, oid, patients_of, token, within
 from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
 from consumers.api.planner import ByReach, plan
 from consumers.api.qido import Condition, Kind, Query, condition_of
@@ -162,6 +162,6 @@ async def _query(files: Files, asked: Asked) -> tuple[Query, frozenset[str]]:
     if asked.page:
         found = _PAGE.match(asked.page)
         if not found:
-            raise Invalid("option-page", "_page is what the link `next` of a page before has")
+            raise Invalid("option-page", NO_PAGE)
         cursor = (found[1], found[2])
     return Query(Level.STUDY, tuple(c for c in conditions if c is not None), cursor=cursor), keys

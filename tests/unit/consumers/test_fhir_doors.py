@@ -123,6 +123,8 @@ def test_studies_by_everything_they_are_searched_by() -> None:
         "started=2024": ["1.2.4"],
         "started=ge2025-02-28T08:00:00Z&started=lt2025-02-28T09:00:00Z": ["1.2.3", "1.2.5"],
         "started=ge2025-02-28T09:00:00Z": [],
+        "started=eb2025-01-01": ["1.2.4"],
+        "started=sa2024-12-31": ["1.2.3", "1.2.5"],
         "status=registered": [],
         "status=available,registered&modality=http://dicom.nema.org/resources/ontology/DCM|CT": ["1.2.3", "1.2.5"],
     }
@@ -298,6 +300,25 @@ def test_a_filter_that_is_not_understood_is_refused() -> None:
     answers = asked(MemoryArchive(), [f"/fhir/ImagingStudy?{q}" for q in refused])
     assert {a.status_code for a in answers} == {400}
     assert [a.json()["issue"][0]["details"]["coding"][0]["code"] for a in answers] == list(refused.values())
+
+
+def test_a_client_may_want_it_left_out_instead() -> None:
+    archive = archive_of()
+    prefer = {"Prefer": 'respond-async, handling="lenient"'}
+    path = "/fhir/ImagingStudy?_count=1&_sort=started&_include=ImagingStudy:patient&_include=ImagingStudy:performer"
+
+    async def run() -> list[httpx.Response]:
+        async with archive.client(authenticator=Anyone(Role.LOCAL)) as client:
+            return [await client.get(path, headers=h) for h in (prefer, {"Prefer": "handling=strict"}, {})]
+
+    lenient, *strict = asyncio.run(run())
+    assert [a.status_code for a in (lenient, *strict)] == [200, 400, 400]
+    assert len(ids(lenient)) == len(ids(lenient, "include")) == 1
+    told = [e["resource"] for e in lenient.json()["entry"] if e["search"]["mode"] == "outcome"]
+    assert [i["diagnostics"] for i in told[0]["issue"]] == ["left out, for it is not known here: _include, _sort"]
+    links = [link["url"] for link in lenient.json()["link"]]
+    assert len(links) == 2
+    assert all("_sort" not in url and "performer" not in url and "patient" in url for url in links)
 
 
 def test_who_may_not_see_patients_is_not_brought_them() -> None:
