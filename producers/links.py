@@ -8,6 +8,7 @@ Answered when the event is in the chain's journal and Kafka has acknowledged it 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Annotated, Final
 
@@ -102,47 +103,34 @@ def register(app: FastAPI, http: HttpDoor) -> None:
     may = [needs(Permission.PATIENT_LINK)]
     body = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 
-    @app.post(
-        "/patients/{key}/links",
-        tags=["Patients"],
-        summary="Join a file (`other_key`) to this one: both are of one person",
-        status_code=201,
-        dependencies=may,
-        openapi_extra=body,
-    )
-    async def link(request: Request, key: str) -> Response:
-        asked = _body(await request.body())
-        by = caller_of(request).actor
-        link_id = await asyncio.to_thread(
-            links.link, key, asked.other_key, reason=asked.reason, by=by, link_id=asked.id or ""
+    def decision(name: str, summary: str, do: Callable[..., str], undo: Callable[..., str]) -> None:
+        """The doors of a decision that can be taken back."""
+
+        @app.post(
+            f"/patients/{{key}}/{name}",
+            tags=["Patients"],
+            summary=summary,
+            status_code=201,
+            dependencies=may,
+            openapi_extra=body,
         )
-        return JSONResponse({"link_id": link_id}, 201)
+        async def decide(request: Request, key: str) -> Response:
+            asked = _body(await request.body())
+            said = {"reason": asked.reason, "by": caller_of(request).actor, "link_id": asked.id or ""}
+            return JSONResponse({"link_id": await asyncio.to_thread(do, key, asked.other_key, **said)}, 201)
 
-    @app.delete("/patients/{key}/links/{other}", tags=["Patients"], summary="Undo that", dependencies=may)
-    async def unlink(request: Request, key: str, other: str) -> Response:
-        by = caller_of(request).actor
-        return JSONResponse({"link_id": await asyncio.to_thread(links.unlink, key, other, reason="undone", by=by)})
+        @app.delete(f"/patients/{{key}}/{name}/{{other}}", tags=["Patients"], summary="Undo that", dependencies=may)
+        async def take_back(request: Request, key: str, other: str) -> Response:
+            said = {"reason": "undone", "by": caller_of(request).actor}
+            return JSONResponse({"link_id": await asyncio.to_thread(undo, key, other, **said)})
 
-    @app.post(
-        "/patients/{key}/apart",
-        tags=["Patients"],
-        summary="Keep a file (`other_key`) apart from this one: they are not proposed again",
-        status_code=201,
-        dependencies=may,
-        openapi_extra=body,
+    decision("links", "Join a file (`other_key`) to this one: both are of one person", links.link, links.unlink)
+    decision(
+        "apart",
+        "Keep a file (`other_key`) apart from this one: they are not proposed again",
+        links.keep_apart,
+        links.reopen,
     )
-    async def keep_apart(request: Request, key: str) -> Response:
-        asked = _body(await request.body())
-        by = caller_of(request).actor
-        link_id = await asyncio.to_thread(
-            links.keep_apart, key, asked.other_key, reason=asked.reason, by=by, link_id=asked.id or ""
-        )
-        return JSONResponse({"link_id": link_id}, 201)
-
-    @app.delete("/patients/{key}/apart/{other}", tags=["Patients"], summary="Undo that", dependencies=may)
-    async def reopen(request: Request, key: str, other: str) -> Response:
-        by = caller_of(request).actor
-        return JSONResponse({"link_id": await asyncio.to_thread(links.reopen, key, other, reason="undone", by=by)})
 
 
 def _body(data: bytes) -> Decision:
