@@ -20,7 +20,7 @@ from tests.archive import Archive, wait_until
 from tests.local_stack import LocalStack
 from tests.stack.examination import Device
 from tests.stack.test_pages import Person, passwords
-from tests.unit.producers.test_people import FHIR, role
+from tests.unit.producers.test_people import FHIR, practitioner, role
 
 pytestmark = [
     pytest.mark.connected,
@@ -40,11 +40,9 @@ STEP = f"2.25.{uuid7().int}"
 def register(archive: Archive, doctor: str) -> None:
     """The treating doctor is on the staff of the site, so that the clerk finds her."""
     names = [{"text": "د. هدى فهمي"}, {"text": "Dr Hoda Fahmy"}]
-    practitioner = {"resourceType": "Practitioner", "id": doctor, "name": names}
-    stated = role(doctor, "doctor", sites=(archive.settings.site,))
     for method, path, body in (
-        ("PUT", f"/fhir/Practitioner/{doctor}", practitioner),
-        ("POST", "/fhir/PractitionerRole", stated),
+        ("PUT", f"/fhir/Practitioner/{doctor}", practitioner("D-1990", name=names)),
+        ("POST", "/fhir/PractitionerRole", role(doctor, "doctor", sites=(archive.settings.site,))),
     ):
         answer = httpx.request(method, archive.base + path, json=body, headers=FHIR, timeout=30)
         assert answer.status_code in (200, 201), answer.text
