@@ -184,11 +184,12 @@ def test_nothing_is_lost_and_nothing_doubled(stack: LocalStack, tmp_path: Path) 
 
     found = published(streams.gateway, desk.source)
     assert [sequence for sequence, _, _ in found] == list(range(1, len(found) + 1)), "the chain is whole"
-    ids = {id: type(event) for _, id, event in found}
-    assert len(ids) == len(found), "no event is there under two numbers"
+    events: dict[str, Event] = {}
+    for _, id, event in found:  # asked again after an answer it may be there twice, and then says the same
+        assert events.setdefault(id, event) == event
     once = (OrderChanged, OrderCancelled, StepStarted, StepEnded, CriticalAcknowledged)
     often = {OrderPlaced: len(KEPT), StudyExpected: len(KEPT), ReportIssued: 2, CriticalRaised: 2}
-    assert Counter(ids.values()) == {**dict.fromkeys(once, 1), **often}
+    assert Counter(map(type, events.values())) == {**dict.fromkeys(once, 1), **often}
     for folder, versions in ((f"orders/{order}/", 3), (f"reports/{report}/", 1), (f"criticals/{report}/", 1)):
         keys = list(objects.list(bucket, folder))
         assert [len(objects.versions(bucket, key)) for key in keys] == [1] * versions
@@ -203,6 +204,11 @@ def test_nothing_is_lost_and_nothing_doubled(stack: LocalStack, tmp_path: Path) 
         envelopes = [decode(topic, r.key, r.headers, r.value) for r in records]
         return {e.id for e in envelopes if isinstance(e.event, CriticalEscalated) and e.event.report_id == late}
 
+    def levels() -> dict[str, int]:
+        """Of results that wait: how often they went to the next contact."""
+        found = [row for partition in range(6) for row in rows("criticals_open", reports_partition=partition)]
+        return {r["report_id"]: r["level"] for r in found if r["report_id"] in (report, late) and r["contacts"]}
+
     # The worker passes on what nobody has read back: published → remembered
     assert streams.start("critical.published").wait(120) == -signal.SIGKILL
     sr = Reporting(STARTED % 10**9, study=f"1.2.80.{STARTED}", site=SITE, tar=b"x" * 2000)
@@ -214,14 +220,11 @@ def test_nothing_is_lost_and_nothing_doubled(stack: LocalStack, tmp_path: Path) 
         with streams.running("archiver"):
             wait_for(lambda: bool(rows("reports_by_study", study_uid=sr.study)))
         assert [(r["report_id"], r["version"]) for r in rows("reports_by_study", study_uid=sr.study)] == [(made, 1)]
-        wait_for(lambda: len(rows("steps_by_study", study_uid=study)) == 1)
+        wait_for(lambda: [s["status"] for s in rows("steps_by_study", study_uid=study)] == ["completed"])
         wait_for(lambda: [r["version"] for r in rows("orders", order_id=order)] == [3, 2, 1])
+        wait_for(lambda: [r["order_id"] for r in rows("orders_by_study", study_uid=study)] == [order])
+        wait_for(lambda: levels() == {late: 1})
     assert len(escalated()) == 1
-    assert rows("orders_by_accession", site=SITE, accession=placed[2])[0]["status"] == "revoked"
-    assert [r["order_id"] for r in rows("orders_by_study", study_uid=study)] == [order]
-    (stands,) = rows("steps_by_study", study_uid=study)
-    assert (stands["status"], stands["instances"]) == ("completed", 3)
-    partitions = range(6)
-    waiting = [r for p in partitions for r in rows("criticals_open", reports_partition=p)]
-    assert [(r["report_id"], r["level"]) for r in waiting if r["report_id"] in (report, late)] == [(late, 1)]
+    (listed,) = rows("orders_by_accession", site=SITE, accession=placed[2])
+    assert (listed["order_id"], listed["status"]) == (order, "revoked")
     streams.kafka.close()
