@@ -80,7 +80,7 @@ def refused(futures: dict[Any, Any]) -> bool:
 
 
 def test_a_role_writes_and_reads_its_topics_and_no_others(stack: LocalStack) -> None:
-    denied_write = {"gateway": "reports", "api": "study.lifecycle", "worker": "study.arrivals", "archiver": "patients"}
+    denied_write = {"gateway": "reports", "api": "study.lifecycle", "worker": "orders", "archiver": "patients"}
     for role, topic in denied_write.items():
         assert not may_write(stack.settings(role), PREFIX + topic), role  # type: ignore[arg-type]
     for role in ("operator", "analytics"):
