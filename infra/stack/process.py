@@ -23,13 +23,15 @@ class Identity:
     boot: str
 
     def alive(self) -> bool:
-        """Whether this very process runs (a zombie does not)."""
+        """Whether this very process runs. A zombie does not, unless threads of it are left: they hold its ports."""
         try:
             with open(f"/proc/{self.pid}/stat", encoding="ascii", errors="replace") as stat:
                 fields = stat.read().rpartition(")")[2].split()
         except OSError:
             return False
-        return fields[0] not in "ZX" and int(fields[19]) == self.ticks and self.boot == launch.boot_id()
+        state, threads, ticks = fields[0], int(fields[17]), int(fields[19])
+        ended = state == "X" or (state == "Z" and threads <= 1)
+        return not ended and ticks == self.ticks and self.boot == launch.boot_id()
 
 
 def identity(pid: int) -> Identity | None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -212,3 +215,21 @@ def test_the_state_is_read_back_as_written_and_one_home_has_one_supervisor(tmp_p
     other = RunFolder(tmp_path)
     other.claim()
     other.release()
+
+
+def test_a_process_lives_as_long_as_its_last_thread_which_holds_its_ports() -> None:
+    ends = "import ctypes, threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n"
+    child = subprocess.Popen([sys.executable, "-c", f"{ends}ctypes.CDLL(None).pthread_exit(None)"])
+    try:
+        who = process.identity(child.pid)
+        assert who is not None
+        stat = Path(f"/proc/{child.pid}/stat")
+        while stat.read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
+        assert who.alive()
+        child.kill()
+        while who.alive():
+            time.sleep(0.01)
+    finally:
+        child.kill()
+        child.wait()
