@@ -73,6 +73,8 @@ class LocalStack:
     def at(cls, home: Path, **settings: object) -> LocalStack:
         """A fresh home with free ports; `settings` by their names in lower case."""
         own = {k: v for k, v in os.environ.items() if not k.startswith("SIJIL_") or k in SHARED}
+        # Cassandra lives for minutes here: its second compiler would cost a third of its CPU time and never pay
+        own["JAVA_TOOL_OPTIONS"] = "-XX:TieredStopAtLevel=1"
         given: dict[str, object] = {
             "home": home,
             "port_offset": free_offset(),
