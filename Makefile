@@ -26,18 +26,18 @@ up: stack  ## start in the background
 down: .venv/installed  ## end what `up` started; data stays in .sijil
 	@$(BIN)/sijil down
 
-# Side by side, since each waits for something half of its time: what the servers do; what is killed and started again;
-# and what needs no server. The last two are told at the end.
+# Two lanes side by side, since each waits for something half of its time: what the servers do; and what is killed and
+# started again (with the unit tests beside it, which need no server), then the doors alone. The second is told at the end.
 KILLS := tests/crash tests/stack/test_verify_log.py
 LANE = $(BIN)/pytest -p no:cacheprovider
 WITHOUT = $(LANE) -m "not connected"
 test: tools  ## check, and the whole test suite on the real stack
 	@( make --no-print-directory check; checked=$$?; \
-	( $(WITHOUT) tests/unit $(PYTEST_ARGS); unit=$$?; \
-	$(WITHOUT) --ignore=tests/unit $(PYTEST_ARGS); exit $$((unit | $$?)) ) >.third-lane.log 2>&1 & third=$$!; \
+	$(WITHOUT) tests/unit $(PYTEST_ARGS) >.unit.log 2>&1 & unit=$$!; \
 	$(LANE) -m connected $(KILLS) $(PYTEST_ARGS); crash=$$?; \
-	wait $$third; third=$$?; cat .third-lane.log; rm -f .third-lane.log; \
-	exit $$((checked | crash | third)) ) >.second-lane.log 2>&1 & second=$$!; \
+	$(WITHOUT) --ignore=tests/unit $(PYTEST_ARGS); doors=$$?; \
+	wait $$unit; unit=$$?; cat .unit.log; rm -f .unit.log; \
+	exit $$((checked | crash | unit | doors)) ) >.second-lane.log 2>&1 & second=$$!; \
 	$(LANE) -m connected $(KILLS:%=--ignore=%) $(PYTEST_ARGS); first=$$?; \
 	wait $$second; second=$$?; cat .second-lane.log; rm -f .second-lane.log; exit $$((first | second))
 

@@ -52,10 +52,11 @@ class Streams:
         with (self.settings.home / "logs" / f"{role}-crash.log").open("ab") as log:
             return subprocess.Popen(command, env={**self.environment, "SIJIL_FAULT": fault}, stdout=log, stderr=log)
 
-    def lives(self) -> bool:
-        """Whether the worker has begun to follow the log."""
+    def lives(self, role: Role = "worker") -> bool:
+        """Whether the worker, or the archiver, has begun to follow the log."""
+        port = self.settings.worker_health_port if role == "worker" else self.settings.archiver_health_port
         try:
-            return httpx.get(f"http://127.0.0.1:{self.settings.worker_health_port}/health/ready").status_code == 200
+            return httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -64,6 +65,8 @@ class Streams:
         process = self.start(role=role)
         try:
             yield process
+            # What is waited for may have been done before it came: a SIGTERM to a starting interpreter kills it
+            wait_for(lambda: self.lives(role))
         finally:
             process.terminate()
             assert process.wait(30) == 0, "SIGTERM ends it, cleanly and in time"

@@ -159,7 +159,7 @@ def closing() -> Iterator[ExitStack]:
 @pytest.mark.timeout(300)
 def test_no_answer_without_its_event(archive: Archive, whole: LocalStack, tmp_path: Path, closing: ExitStack) -> None:
     archive.wait_ready()
-    studies = make_ct(tmp_path, studies=STUDIES, slices=SLICES, seed=time.time_ns() % 100_000, rows=128)
+    studies = make_ct(tmp_path, studies=STUDIES, slices=SLICES, seed=time.time_ns() // 1000 % 10**9, rows=128)
     assert archive.stow([i.path.read_bytes() for s in studies for i in s]).status_code == 200
     for study in studies:
         wait_until(lambda uid=study[0].study: archive.instance_count(uid) == SLICES, 60, "found")  # type: ignore[misc]

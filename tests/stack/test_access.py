@@ -37,7 +37,7 @@ def accesses(settings: Settings) -> list[AccessGranted | AccessUsed]:
 
 @pytest.fixture
 def study(archive: Archive, tmp_path: Path) -> str:
-    seed = time.time_ns() % 100_000
+    seed = time.time_ns() // 1000 % 10**9
     (instances,) = make_ct(tmp_path, studies=1, slices=3, seed=seed, rows=32)
     assert archive.stow([i.path.read_bytes() for i in instances]).status_code == 200
     uid: str = instances[0].study
