@@ -5,7 +5,7 @@
 3. the cursors move past the records
 4. the deliveries are in the queue
 
-A crash between 2 and 3 reads the records again, which makes the same rows.
+A crash between 2 and 3 reads the records again, which makes the same rows; until then nobody delivers them.
 """
 
 from __future__ import annotations

@@ -47,7 +47,19 @@ class Outbox:
         self._lock = asyncio.Lock()
 
     async def load(self) -> list[Owed]:
-        """Everything that is open. What waited or was retried is due at once."""
+        """What is open and was followed. What waited or was retried is due at once.
+
+        Rows that a crash left beyond the cursors are not among it: the log is read again from there, and would bring
+        them a second time, also when they are delivered by then.
+        """
+        cursors = await self.cursors()
+        return [
+            o
+            for o in await self._open()
+            if not (e := o.entry).topic or e.offset < cursors.get(e.topic, {}).get(e.partition, 0)
+        ]
+
+    async def _open(self) -> list[Owed]:
         listed = await self._state.select(Select(HOURS, {"destination": self._destination}, ("hour",)))
         self._hours = {r["hour"] for r in listed}
         where = [{"destination": self._destination, "hour": h} for h in sorted(self._hours)]
@@ -133,7 +145,7 @@ class Outbox:
         """Nothing is owed any more, and nothing of the log was followed. Only while nobody delivers."""
         now = _micros()
         gone: list[Write] = []
-        for owed in await self.load():
+        for owed in await self._open():
             gone.append(Delete(OPEN, self._key(owed.entry), max(now, int(owed.entry.recorded.timestamp() * 1e6) + 1)))
         mine = {"destination": self._destination}
         gone += [Delete(HOURS, {**mine, "hour": h}, now) for h in self._hours]

@@ -19,6 +19,8 @@ from infra.stack.credentials import write_private
 log = telemetry.logger(__name__)
 
 GRANTS_MAX = 10_000
+ENDED_KEPT_S = 24 * 3600.0
+"""Longer than any token of a grant is good."""
 V = TypeVar("V")
 
 
@@ -101,9 +103,22 @@ class Grants:
         self._ended.update(kept.ended)
 
     def _write(self) -> None:
+        self._forget()
         if self._file is not None:
             kept = _Kept([*self._grants.values()], dict(self._used), dict(self._ended))
             write_private(self._file, msgspec.json.encode(kept).decode())
+
+    def _forget(self) -> None:
+        """What is over by its time, and what was used of it: each write is of what still matters."""
+        now = clock.now().timestamp()
+        over = {id: g.refresh for id, g in self._grants.items() if g.until <= now}
+        for id, refresh in over.items():
+            del self._grants[id]
+            self._by_refresh.pop(refresh, None)
+        for digest in [d for d, id in self._used.items() if id in over]:
+            del self._used[digest]
+        while self._ended and next(iter(self._ended.values())) < now - ENDED_KEPT_S:
+            self._ended.popitem(last=False)
 
 
 def keep(where: OrderedDict[str, V], key: str, value: V) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from consumers.delivery import deliverer as module
 from consumers.delivery import feed as feed_module
 from consumers.delivery import queue as queue_module
 from consumers.delivery.entry import Away, Delivered, Entry, Instead, Outcome, Refused, Waiting
-from consumers.delivery.outbox import request
+from consumers.delivery.outbox import Offsets, request
 from infra import clock, faults
 from schemas.errors import Transient
 from schemas.events import ReportDelivered, ReportDeliveryFailed
@@ -110,6 +111,47 @@ def test_killed_between_any_two_steps(point: str, monkeypatch: pytest.MonkeyPatc
         assert {c.id for c in told.calls} == set(keys.values()), "a repeat has the key of the first call"
         ids = {id for id, _ in world.chain.events}
         assert len(ids) == 20, "an attempt is one event, also when it is told twice"
+
+    asyncio.run(scenario())
+
+
+def test_rows_beyond_the_cursors_are_delivered_once_whenever_the_log_is_read_again() -> None:
+    async def scenario() -> None:
+        world, told = World(), Told()
+        await world.happens(*(issued(1, v) for v in (1, 2, 3)))
+        killed = world.deliverer(told)
+        move = killed.feed._outbox.move
+        moved: list[Offsets] = []
+
+        async def dies_at_the_second(topic: str, offsets: Offsets) -> None:
+            moved.append(offsets)
+            if len(moved) == 2:
+                raise asyncio.CancelledError
+            await move(topic, offsets)
+
+        killed.feed._outbox.move = dies_at_the_second  # type: ignore[assignment,method-assign]
+        async with world.running(killed):
+            await until(lambda: len(moved) == 2)
+        assert len(await world.open_rows()) == 3
+        assert told.calls == []
+        read, away = world.log.read, True
+
+        def reads(*args: Any) -> Any:
+            if away:
+                raise Transient("kafka-away", "tried while it was away")
+            return read(*args)
+
+        world.log.read = reads  # type: ignore[assignment,method-assign]
+        async with world.running(deliverer := world.deliverer(told)):
+            await until(lambda: deliverer.loaded)
+            await asyncio.sleep(0.05)
+            assert told.calls == [], "what is read again anyway is not delivered before"
+            away = False
+            await until(lambda: len(told.took) == 3 and not len(deliverer.queue))
+            await world.happens(issued(2))
+            await until(lambda: len(told.took) == 4)
+        assert [v for r, v in told.took] == [1, 2, 3, 1], "once, in order"
+        assert len(told.calls) == 4
 
     asyncio.run(scenario())
 
