@@ -1,7 +1,8 @@
 """The AE table: which DICOM application entities may call, for whom they speak, and where to send to.
 
-One row per AE title in `sijil_state.ae_titles`, kept by `sijil ae` and the page of devices. The title `*` stands for
-any title that calls from its addresses: the local stack has one such row, for this machine itself.
+One row per AE title in `sijil_state.ae_titles`, changed by `producers.devices` alone (`sijil ae`, API, page of
+devices). The title `*` stands for any title that calls from its addresses: the local stack has one such row, for this
+machine itself.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 
 import click
 
-from infra.commands import ae, identity, stack
+from infra.commands import identity, stack
 from infra.process import prompt_threads
 from schemas.errors import SijilError
 
@@ -44,7 +44,7 @@ def sijil() -> None:
     """
 
 
-for command in (*stack.COMMANDS, ae.ae, *identity.COMMANDS):
+for command in (*stack.COMMANDS, *identity.COMMANDS):
     sijil.add_command(command)
 
 

@@ -36,7 +36,7 @@ WRITES: Mapping[Role, tuple[str, ...]] = {
     "delivery": ("reports", "study.lifecycle"),
     "admin": EVERYTHING,  # `sijil dead-letters retry` puts a record back where it came from, byte for byte
 }
-NOT_FOR_ANALYSTS = frozenset({"accesses", "people", "dead-letters"})
+NOT_FOR_ANALYSTS = frozenset({"accesses", "people", "sites", "dead-letters"})
 READS: Mapping[Role, tuple[str, ...]] = {
     "api": EVERYTHING,
     "worker": EVERYTHING,

@@ -14,24 +14,21 @@ Passing it on after the deadline is the worker's (streams.critical).
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Final
 
 import msgspec
 
-from infra import clock, faults, telemetry
+from infra import clock, faults
 from infra.chain import ChainedLog
+from infra.durable import durable
 from infra.ports import Objects
 from producers.report_document import Report
-from schemas.errors import Defect, Invalid, SijilError
+from schemas.errors import Defect, Invalid
 from schemas.events import CriticalAcknowledged, CriticalRaised, PersonId, ReportIssued
 from schemas.identity import derived_id
 
-log = telemetry.logger(__name__)
-
-KEPT_S, ACKNOWLEDGED_S = 10.0, 2.0
 JSON: Final = "application/json"
 TOLD_IN: Final = frozenset({"partial", "preliminary", "final", "amended", "corrected", "appended"})
 """States in which a report tells somebody something."""
@@ -161,10 +158,5 @@ class Criticals:
             document_size=len(data),
             document_sha256=hashlib.sha256(data).hexdigest(),
         )
-        publication = self._chain.publish(event, id=derived_id(event.TYPE, document.critical_id), subject=report_id)
-        publication.kept.result(KEPT_S)
-        try:
-            publication.acknowledged.result(ACKNOWLEDGED_S)
-        except (SijilError, FutureTimeout):
-            log.warning("read back, kafka has not acknowledged it yet", report_id=report_id)
+        durable(self._chain, event, id=derived_id(event.TYPE, document.critical_id), subject=report_id)
         return Acknowledged(document.critical_id, document.clinician, document.acknowledged, new)

@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Annotated, Final
 
 import msgspec
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
-from infra import clock, telemetry
+from infra import clock
 from infra.chain import Publishes
+from infra.durable import durable
 from infra.http_caller import caller_of, needs
 from infra.http_door import HttpDoor
-from schemas.errors import Invalid, SijilError
+from schemas.errors import Invalid
 from schemas.events import Code, Event, Id, PatientKeptApart, PatientLinked, PatientUnlinked
 from schemas.identity import derived_id, is_patient_key
 from schemas.roles import Permission
 
-log = telemetry.logger(__name__)
-
 BODY_BYTES_MAX: Final = 4096
-KEPT_S, ACKNOWLEDGED_S = 10.0, 2.0
 
 
 class Decision(msgspec.Struct, forbid_unknown_fields=True):
@@ -88,12 +85,7 @@ class Links:
             recorded=clock.rfc3339(clock.now()),
             **more,
         )
-        publication = self._chain.publish(event, id=derived_id(kind.TYPE, link_id))
-        publication.kept.result(KEPT_S)
-        try:
-            publication.acknowledged.result(ACKNOWLEDGED_S)
-        except (SijilError, FutureTimeout):
-            log.warning("decided, kafka has not acknowledged it yet", link_id=link_id)
+        durable(self._chain, event, id=derived_id(kind.TYPE, link_id))
         return link_id
 
 

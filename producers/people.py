@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,21 +28,19 @@ from starlette.responses import JSONResponse, Response
 
 from infra import clock, faults, telemetry
 from infra.chain import ChainedLog
+from infra.durable import durable
 from infra.http_caller import caller_of, needs
 from infra.http_door import HttpDoor
 from infra.http_problems import problem
 from infra.ports import Objects
 from producers import person_document
 from producers.person_document import Practitioner, PractitionerRole, checked_id
-from schemas.errors import Defect, Invalid, Permanent, SijilError
+from schemas.errors import Defect, Invalid, Permanent
 from schemas.events import PersonChanged, PersonLeft, PersonRegistered
 from schemas.identity import derived_id
 from schemas.people import Person, by_number, decode_person, encode_person, has_number, number_hash
 from schemas.roles import Permission
 
-log = telemetry.logger(__name__)
-
-KEPT_S, ACKNOWLEDGED_S = 10.0, 2.0
 FHIR_JSON: Final = "application/fhir+json"
 MEDIA_TYPES: Final = (FHIR_JSON, "application/json")
 PUBLISHED: Final = ".published"
@@ -179,12 +176,7 @@ class People:
             document_sha256=hashlib.sha256(data).hexdigest(),
         )
         id = derived_id("person", person.person_id, person.version)
-        publication = self._chain.publish(event, id=id, subject=person.person_id)
-        publication.kept.result(KEPT_S)
-        try:
-            publication.acknowledged.result(ACKNOWLEDGED_S)
-        except (SijilError, FutureTimeout):
-            log.warning("person stated, kafka has not acknowledged it yet", event_id=id)
+        durable(self._chain, event, id=id, subject=person.person_id)
         self._mark(_key(person.person_id, person.version) + PUBLISHED)
         STATED.labels(event.TYPE).inc()
 

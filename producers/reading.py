@@ -7,25 +7,22 @@ the event is in the chain's journal and Kafka has acknowledged it or was given a
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Final
 
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
-from infra import clock, telemetry
+from infra import clock
 from infra.chain import ChainedLog
+from infra.durable import durable
 from infra.http_caller import caller_of, needs
 from infra.http_door import HttpDoor
-from schemas.errors import Invalid, SijilError
+from schemas.errors import Invalid
 from schemas.events import Event, ReadingClaimed, ReadingReleased
 from schemas.identity import check_uid
 from schemas.roles import Permission
 
-log = telemetry.logger(__name__)
-
 REASONS: Final = ("given-back", "signed")
-KEPT_S, ACKNOWLEDGED_S = 10.0, 2.0
 
 
 def register(app: FastAPI, http: HttpDoor) -> None:
@@ -56,14 +53,5 @@ def register(app: FastAPI, http: HttpDoor) -> None:
 
 async def _answer(chain: ChainedLog, event: Event) -> Response:
     event_id = str(clock.uuid7())
-    await asyncio.to_thread(_publish, chain, event, event_id)
+    await asyncio.to_thread(durable, chain, event, id=event_id)
     return JSONResponse({"statement_id": event_id}, 201)
-
-
-def _publish(chain: ChainedLog, event: Event, event_id: str) -> None:
-    publication = chain.publish(event, id=event_id)
-    publication.kept.result(KEPT_S)
-    try:
-        publication.acknowledged.result(ACKNOWLEDGED_S)
-    except (SijilError, FutureTimeout):
-        log.warning("reading said, kafka has not acknowledged it yet", event_id=event_id)

@@ -8,7 +8,6 @@ and Kafka has acknowledged it or was given a little time to.
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import datetime, timedelta
 from typing import Annotated, Final, TypeVar
 
@@ -16,22 +15,20 @@ import msgspec
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
-from infra import clock, telemetry
+from infra import clock
 from infra.chain import ChainedLog
+from infra.durable import durable
 from infra.http_caller import caller_of, needs
 from infra.http_door import HttpDoor
 from infra.http_problems import problem
-from schemas.errors import Invalid, SijilError
+from schemas.errors import Invalid
 from schemas.events import Event, PersonId, TreatingEnded, TreatingStated
 from schemas.identity import check_uid
 from schemas.roles import Permission
 
-log = telemetry.logger(__name__)
-
 JSON: Final = "application/json"
 KEY: Final = r"^k[0-9]{1,4}:[A-Za-z0-9_-]{43}$"
 SHARE_DAYS_MAX: Final = 90
-KEPT_S, ACKNOWLEDGED_S = 10.0, 2.0
 
 _Key = Annotated[str, msgspec.Meta(pattern=KEY)]
 
@@ -134,17 +131,8 @@ async def _answer(chain: ChainedLog, event: Event, request: Request, status: int
     if request.method == "POST" and kind != JSON:
         return problem(415, f"A statement is {JSON}")
     event_id = str(clock.uuid7())
-    await asyncio.to_thread(_publish, chain, event, event_id)
+    await asyncio.to_thread(durable, chain, event, id=event_id)
     return JSONResponse({"statement_id": event_id}, status)
-
-
-def _publish(chain: ChainedLog, event: Event, event_id: str) -> None:
-    publication = chain.publish(event, id=event_id)
-    publication.kept.result(KEPT_S)
-    try:
-        publication.acknowledged.result(ACKNOWLEDGED_S)
-    except (SijilError, FutureTimeout):
-        log.warning("stated, kafka has not acknowledged it yet", event_id=event_id)
 
 
 T = TypeVar("T", bound=msgspec.Struct)

@@ -430,6 +430,79 @@ class PersonLeft(_Person, frozen=True, kw_only=True):
     TYPE = "person.left.v1"
 
 
+# ------------------------------------------------------------------------------------------------ sites
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the AE table. A certificate is named by its SHA-256; nothing of it is secret."""
+
+    host: Annotated[str, msgspec.Meta(max_length=255, description="address, name or network")]
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535, description="0: nothing is sent to it")]
+    site: Short = ""
+    role: Code
+    issuer: Short = ""
+    certificate: Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?$", description="SHA-256; empty: any")] = ""
+    tls: bool = False
+
+
+class _Device(Event, frozen=True, kw_only=True):
+    """What a person decided of a DICOM application entity. On the log before the AE table holds it."""
+
+    TOPIC = "sites"
+    ae_title: Annotated[str, msgspec.Meta(min_length=1, max_length=16)]
+    actor: Actor
+    recorded: Time
+
+    def key(self) -> str:
+        return self.ae_title
+
+
+class DeviceRegistered(_Device, frozen=True, kw_only=True):
+    """It may call from now on, and be sent to."""
+
+    TYPE = "device.registered.v1"
+    after: Device
+
+
+class DeviceChanged(_Device, frozen=True, kw_only=True):
+    """Something of it is another."""
+
+    TYPE = "device.changed.v1"
+    before: Device
+    after: Device
+
+
+class DeviceRemoved(_Device, frozen=True, kw_only=True):
+    """It may call no more."""
+
+    TYPE = "device.removed.v1"
+    before: Device
+
+
+class _Endpoint(Event, frozen=True, kw_only=True):
+    """What an administrator decided of where notifications may go. On the log before it holds."""
+
+    TOPIC = "sites"
+    prefix: Annotated[str, msgspec.Meta(min_length=1, max_length=2000, description="what addresses begin with")]
+    actor: Actor
+    recorded: Time
+
+    def key(self) -> str:
+        return self.prefix
+
+
+class EndpointApproved(_Endpoint, frozen=True, kw_only=True):
+    """Subscriptions may name endpoints below it."""
+
+    TYPE = "endpoint.approved.v1"
+
+
+class EndpointWithdrawn(_Endpoint, frozen=True, kw_only=True):
+    """They may no longer: nothing goes there any more."""
+
+    TYPE = "endpoint.withdrawn.v1"
+
+
 # ------------------------------------------------------------------------------------------------ orders: steps
 
 
@@ -896,6 +969,11 @@ EVENTS: tuple[type[Event], ...] = (
     PersonRegistered,
     PersonChanged,
     PersonLeft,
+    DeviceRegistered,
+    DeviceChanged,
+    DeviceRemoved,
+    EndpointApproved,
+    EndpointWithdrawn,
     StepStarted,
     StepEnded,
     PackArchived,

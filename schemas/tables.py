@@ -940,6 +940,26 @@ TABLES: tuple[Table, ...] = (
         about="Who has ever been of a site; whether they still are stands in people.",
     ),
     Table(
+        "register_changes",
+        {
+            "kind": "text",
+            "year": "text",
+            "moment": "text",
+            "event_id": "text",
+            "subject": "text",
+            "what": "text",
+            "before": "text",
+            "after": "text",
+            "actor": "text",
+            "recorded": "text",
+        },
+        ("kind", "year"),
+        ("moment", "event_id"),
+        descending=frozenset({"moment", "event_id"}),
+        source="sites",
+        about="What people decided of devices (kind device) and of endpoints of subscriptions, newest first.",
+    ),
+    Table(
         "steps_by_study",
         {
             "study_uid": "text",

@@ -39,7 +39,7 @@ TOPICS: tuple[Topic, ...] = (
     _t("reading", "StudyInstanceUID", "Reading requests, assignments and second opinions."),
     _t("accesses", "StudyInstanceUID, or search id", "Who looked at what, when and why."),
     _t("patients", "patient key", "Patients seen, linked and unlinked."),
-    _t("sites", "site id", "Sites, devices and vans."),
+    _t("sites", "site id, AE title or address", "Sites, devices and vans; where notifications may go."),
     _t("archive", "pack id", "Moves of packs between tiers and their fixity."),
     _t("dead-letters", "origin topic/partition/offset", "Records that could not be processed."),
 )

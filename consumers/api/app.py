@@ -146,7 +146,7 @@ def add(app: FastAPI, door: HttpDoor, views: Views, decoders: Decoders, counts: 
     fhir_reports.add(guard, room)
     fhir_orders.add(guard, room)
     fhir_subscriptions.add(app, room)
-    subscription_endpoints.add(app, room)
+    subscription_endpoints.add(app, room, door.chain)
     timeline.add(guard, room)
     linking.add(guard, room)
     messenger = messages.messenger(settings)

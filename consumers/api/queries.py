@@ -98,6 +98,12 @@ def person(person_id: str) -> Select:
     return Select("people", {"person_id": person_id})
 
 
+def register_changes(kind: str, year: str, limit: int, before: str) -> Select:
+    """What was decided of devices or endpoints in a year, newest first; `before`: earlier than that moment."""
+    upper = ("moment", before) if before else None
+    return Select("register_changes", {"kind": kind, "year": year}, limit=limit, upper=upper)
+
+
 def people_of(site: str, after: str, limit: int) -> Select:
     """Who has ever been of a site, by their ids from `after` on."""
     return Select("people_by_site", {"site": site}, limit=limit, lower=("person_id", after) if after else None)

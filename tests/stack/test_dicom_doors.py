@@ -40,6 +40,12 @@ def test_stored_committed_moved_and_fetched(whole: LocalStack, archive: Archive,
         for name, port in ((title, destination), (modality.title, modality.port)):
             added = whole.sijil("ae", "add", name, "127.0.0.1", str(port))
             assert added.returncode == 0, added.stderr
+
+        def decided() -> bool:
+            found = archive.json("/ae/changes")["changes"]
+            return {("registered", title), ("registered", modality.title)} <= {(c["what"], c["subject"]) for c in found}
+
+        wait_until(decided, 60, "both decisions are in the history")
         # One study comes by C-STORE, the other by STOW-RS to another gateway process.
         assert archive.storescu([i.path for i in first]).returncode == 0
         assert archive.stow([i.path.read_bytes() for i in second]).status_code == 200

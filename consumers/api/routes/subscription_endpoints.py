@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -12,8 +13,11 @@ from consumers.api.room import Room
 from consumers.delivery.subscriptions.endpoint import checked
 from consumers.delivery.subscriptions.store import Store
 from infra import clock
+from infra.chain import Publishes
+from infra.durable import durable
 from infra.http_caller import caller_of, needs
 from schemas.errors import Invalid, NotFound
+from schemas.events import EndpointApproved, EndpointWithdrawn
 from schemas.roles import Permission
 from schemas.tables import STATE_KEYSPACE
 
@@ -27,13 +31,17 @@ class Prefix(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefix: str
 
 
-def add(app: FastAPI, room: Room) -> None:
-    """Register the routes."""
+def add(app: FastAPI, room: Room, chain: Publishes) -> None:
+    """Register the routes. What is decided is an event, durable before it holds; what holds already is no decision."""
     may = [needs(Permission.SUBSCRIPTION_APPROVE)]
     schema = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 
     def store() -> Store:
         return Store(room.views.tables.with_keyspace(STATE_KEYSPACE))
+
+    async def say(kind: type[EndpointApproved | EndpointWithdrawn], prefix: str, actor: str) -> None:
+        event = kind(prefix=prefix, actor=actor, recorded=clock.rfc3339(clock.now()))
+        await asyncio.to_thread(durable, chain, event)
 
     @app.get(PATH, tags=["Subscriptions"], summary="Where notifications may go", dependencies=may)
     async def listed() -> Response:
@@ -53,9 +61,12 @@ def add(app: FastAPI, room: Room) -> None:
     )
     async def approve(request: Request) -> Response:
         prefix, actor = _prefix(await request.body()), caller_of(request).actor
-        if len(await store().endpoints()) >= MAX:
-            raise Invalid("endpoint-too-many", f"there are {MAX}: take one back that nobody needs")
-        await store().approve(prefix, actor)
+        there = await store().prefixes()
+        if prefix not in there:
+            if len(there) >= MAX:
+                raise Invalid("endpoint-too-many", f"there are {MAX}: take one back that nobody needs")
+            await say(EndpointApproved, prefix, actor)
+            await store().approve(prefix, actor)
         return JSONResponse({"prefix": prefix, "approved_by": actor}, 201, {"Cache-Control": "no-store"})
 
     @app.delete(
@@ -65,10 +76,11 @@ def add(app: FastAPI, room: Room) -> None:
         status_code=204,
         dependencies=may,
     )
-    async def withdraw(prefix: str = "") -> Response:
+    async def withdraw(request: Request, prefix: str = "") -> Response:
         found = checked(prefix, prefix=True)
         if found not in await store().prefixes():
             raise NotFound("this was not approved")
+        await say(EndpointWithdrawn, found, caller_of(request).actor)
         await store().withdraw(found)
         return Response(status_code=204)
 

@@ -15,6 +15,9 @@ from infra.ae_table import ANY, GIVEN, Ae
 from schemas.errors import NotFound
 from schemas.roles import Permission
 
+CHANGES = 20
+SHOWN = ("host", "port", "site", "role", "issuer", "certificate", "tls")
+
 
 def add(frame: Frame) -> None:
     """Register the pages."""
@@ -25,8 +28,23 @@ def add(frame: Frame) -> None:
 
 
 async def peers(view: View) -> Response:
-    """The whole table."""
-    return view.render("peers.html", rows=(await view.get("/ae"))["ae"], any_title=ANY)
+    """The whole table, and what was decided of it and of where notifications may go."""
+    decided = [
+        {**c, "kind": kind, "differs": differs(c.get("before"), c.get("after"))}
+        for kind in ("device", "endpoint")
+        for c in (await view.get("/ae/changes", kind=kind, limit=str(CHANGES)))["changes"]
+    ]
+    decided.sort(key=lambda c: str(c["moment"]), reverse=True)
+    rows = (await view.get("/ae"))["ae"]
+    return view.render("peers.html", rows=rows, any_title=ANY, decided=decided[:CHANGES])
+
+
+def differs(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """(what, as it was, as it is) of a device that was changed: what is another."""
+    if before is None or after is None:
+        return []
+    pairs = ((name, str(before.get(name, "")), str(after.get(name, ""))) for name in SHOWN)
+    return [(name, old, new) for name, old, new in pairs if old != new]
 
 
 async def one(view: View) -> Response:

@@ -49,6 +49,7 @@ OF_THE_DOOR = {
     "/metrics",
     "/me",
     "/ae",
+    "/ae/changes",
     *DECISIONS,
     *DELIVERIES,
     *SUBSCRIPTIONS,

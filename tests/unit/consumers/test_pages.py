@@ -17,11 +17,14 @@ from consumers.web import app as web
 from consumers.web.assets import Assets
 from infra import ae_table, clock
 from infra.ae_table import Ae
-from producers import corrections, links
+from producers import corrections, devices, links
 from schemas.caller import Caller
 from schemas.events import (
     AccessGranted,
     ConflictResolved,
+    DeviceChanged,
+    DeviceRegistered,
+    DeviceRemoved,
     PatientLinked,
     PatientUnlinked,
     StudyCorrected,
@@ -149,7 +152,7 @@ def asked(
     session: str = "",
 ) -> httpx.Response:
     async def run() -> httpx.Response:
-        more = (web.register, corrections.register, links.register)
+        more = (web.register, corrections.register, devices.register, links.register)
         async with archive.client(*more, authenticator=As(who, session)) as client:
             return await ask(client)
 
@@ -400,6 +403,23 @@ def test_a_device_is_added_changed_and_removed_by_the_administrator(archive: Mem
     assert post(archive, "/web/peers/removed", {"title": "CT2"}, admin).status_code == 303
     assert "CT2" not in get(archive, "/ae", admin).text
     assert post(archive, "/web/peers/removed", {"title": "CT2"}, admin).status_code == 404
+    decided = archive.journal.events(DeviceRegistered) + archive.journal.events(DeviceChanged)
+    decided += archive.journal.events(DeviceRemoved)
+    assert [e.actor for e in decided] == [admin.actor] * 3, "what was refused is no decision"
+    for event in decided:
+        archive.told(event)
+    for role in (Role.ADMINISTRATOR, Role.OFFICER):
+        told = get(archive, "/ae/changes?limit=2", caller(role)).json()["changes"]
+        assert [(c["what"], c["subject"]) for c in told] == [("removed", "CT2"), ("changed", "CT2")]
+        assert (told[1]["before"]["port"], told[1]["after"]["certificate"]) == (11113, "ab" * 32)
+        (first,) = get(archive, f"/ae/changes?before={told[1]['moment']}", caller(role)).json()["changes"]
+        assert (first["what"], "before" in first) == ("registered", False)
+        page = get(archive, "/web/peers?lang=en", caller(role)).text
+        assert "Device removed" in page
+        assert "ab" * 32 in page
+    assert get(archive, "/ae/changes", caller(Role.TECHNICIAN)).status_code == 403
+    for wrong_option in ("kind=all", "limit=0", "limit=1001", "limit=x", "before=yesterday"):
+        assert get(archive, f"/ae/changes?{wrong_option}", admin).status_code == 400
 
 
 def test_in_an_emergency_a_doctor_finds_a_patient_by_name(archive: MemoryArchive) -> None:

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 
 from infra.http_caller import permission_of
 from infra.http_door import HttpDoor
-from producers import corrections, links, people, report_door, treating
+from producers import corrections, devices, links, people, report_door, treating
 from producers.stow import app as stow
 from schemas.caller import Caller
 from schemas.events import AccessDenied, TreatingStated
@@ -61,7 +61,15 @@ def caller(role: Role, own: Target) -> Caller:
     )
 
 
-ROOMS = (stow.register, report_door.register, corrections.register, treating.register, people.register, links.register)
+ROOMS = (
+    stow.register,
+    report_door.register,
+    corrections.register,
+    treating.register,
+    people.register,
+    links.register,
+    devices.register,
+)
 
 
 def test_the_table_holds_at_every_door(tmp_path: Path) -> None:

@@ -35,7 +35,15 @@ from consumers.fhir.subscription import CONTENT, HEARTBEAT, IG, REPORT_ISSUED, S
 from infra import clock
 from schemas.caller import Caller
 from schemas.errors import Invalid
-from schemas.events import Event, ReportDelivered, ReportDeliveryFailed, StudyCompleted, StudyDelivered
+from schemas.events import (
+    EndpointApproved,
+    EndpointWithdrawn,
+    Event,
+    ReportDelivered,
+    ReportDeliveryFailed,
+    StudyCompleted,
+    StudyDelivered,
+)
 from schemas.identity import derived_id
 from schemas.roles import DEFAULT_PURPOSE, Role
 from schemas.tables import STATE_KEYSPACE
@@ -363,7 +371,12 @@ def test_only_endpoints_that_an_administrator_approved() -> None:
             place.who.who = place.caller(Role.ADMINISTRATOR, "admin")
             bad = await client.post("/subscription-endpoints", json={"prefix": "ftp://127.0.0.1/"})
             assert bad.status_code == 400
+            assert place.archive.journal.events(EndpointApproved) == [], "what is refused is no decision"
             made = await client.post("/subscription-endpoints", json=prefix)
+            again = await client.post("/subscription-endpoints", json=prefix)
+            assert (made.status_code, again.status_code) == (201, 201)
+            (said,) = place.archive.journal.events(EndpointApproved)
+            assert (said.prefix, said.actor) == (prefix["prefix"][:-1], "service:admin")
             assert made.json() == {"prefix": prefix["prefix"][:-1], "approved_by": "service:admin"}
             listed = (await client.get("/subscription-endpoints")).json()["endpoints"]
             assert [e["prefix"] for e in listed] == [prefix["prefix"][:-1]]
@@ -375,6 +388,12 @@ def test_only_endpoints_that_an_administrator_approved() -> None:
                 gone = await client.delete("/subscription-endpoints", params=prefix)
                 assert gone.status_code == 204
                 assert (await client.delete("/subscription-endpoints", params=prefix)).status_code == 404
+                (taken_back,) = place.archive.journal.events(EndpointWithdrawn)
+                assert (taken_back.prefix, taken_back.actor) == (said.prefix, "service:admin")
+                place.archive.journal.full = True
+                assert (await client.post("/subscription-endpoints", json=prefix)).status_code == 503
+                assert (await client.get("/subscription-endpoints")).json()["endpoints"] == []
+                place.archive.journal.full = False
                 await place.stands(id, "error", "endpoint-not-approved")
                 await asyncio.sleep(0.05)
                 await place.world.happens(issued(1))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
 
 import click
 from rich.console import Console
@@ -13,11 +14,15 @@ from rich.table import Table
 
 from infra import ae_table, telemetry
 from infra.ae_table import ANY, ROLES, Ae
+from infra.chain import ChainedLog
 from infra.ports import Tables
 from infra.settings import Role, Settings
 from infra.tls import Client
+from producers.devices import Devices
 from schemas.errors import NotFound, Transient
 
+ACKNOWLEDGED_S = 10.0
+CLOSE_S = 1.0
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 
 
@@ -41,19 +46,16 @@ def add(title: str, host: str, port: int, site: str, role: str, issuer: str, cer
     HOST is its address or name, or the network it calls from (10.2.0.0/16). PORT is where it listens, 0 if nothing is
     ever sent to it. The TITLE * stands for every title that calls from HOST.
     """
-    with _tables("admin") as tables:
-        named = certificate.lower().replace(":", "")
-        asyncio.run(ae_table.add(tables, Ae(title, host, port, site, role, issuer, named, tls)))
+    named = certificate.lower().replace(":", "")
+    ae = Ae(title, host, port, site, role, issuer, named, tls)
+    _decide(lambda devices, tables: devices.put(tables, ae, _actor()))
 
 
 @ae.command("remove")
 @click.argument("title")
 def remove(title: str) -> None:
     """Remove the AE of that TITLE: it may call no more."""
-    with _tables("admin") as tables:
-        if title not in {e.ae_title for e in asyncio.run(ae_table.read(tables))}:
-            raise NotFound(f"no AE {title!r} is in the table")
-        asyncio.run(ae_table.remove(tables, title))
+    _decide(lambda devices, tables: devices.remove(tables, title, _actor(), operator=True))
 
 
 @ae.command("list")
@@ -106,6 +108,33 @@ def test(title: str) -> None:
         click.echo(f"{where} answers C-ECHO with {status:04X}", err=True)
         sys.exit(1)
     click.echo(f"{where} answers" if status == 0 else f"{where} accepts associations, but no C-ECHO")
+
+
+def _actor() -> str:
+    """Who calls: the account at this machine, by its number."""
+    return f"operator:{os.getuid()}"
+
+
+def _decide(change: Callable[[Devices, Tables], Awaitable[object]]) -> None:
+    """Carry a change out, whose event is on a chain of this command's own first.
+
+    With Kafka away it is in that chain's journal, and the next such command sends it.
+    """
+    from infra.kafka import KafkaLog  # here, as the driver below
+    from infra.objects import S3Objects
+
+    settings = Settings.load("admin")
+    with _tables("admin") as tables, closing(KafkaLog(settings)) as kafka:
+        chain = ChainedLog.open(settings, "admin", kafka, S3Objects(settings))
+        try:
+            devices = Devices(chain, acknowledged_s=ACKNOWLEDGED_S)
+
+            async def run() -> None:
+                await change(devices, tables)
+
+            asyncio.run(run())
+        finally:
+            chain.close(CLOSE_S)
 
 
 def _read() -> list[Ae]:
