@@ -81,10 +81,10 @@ class Dossiers:
     async def study(self, study_uid: str) -> Study | None:
         """A study; None while the archive has none of it, or when all of it was rejected."""
         tables = self._tables()
-        found = await current(tables, await tables.select(queries.study_state(study_uid)))
+        state, series = await tables.select_many([queries.study_state(study_uid), queries.series_of(study_uid)])
+        found = await current(tables, state)
         if not found or not found[0]["answer"]:
             return None
-        series = await tables.select(queries.series_of(study_uid))
         return Study(found[0], overlay.series_rows(found[0], series), await self._person(found[0]))
 
     async def studies_of(self, patient_keys: Sequence[str]) -> list[str]:
