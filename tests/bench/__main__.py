@@ -253,7 +253,7 @@ def show_reports(found: dict[str, Any], console: Console) -> None:
         table.add_row(name, str(of.n), f"{of.p50:.0f}", f"{of.p95:.0f}")
     console.print(table)
     console.print(f"rates: {found['rates']}")
-    console.print(f"resident memory of the delivery process, MB: {found['delivery_mb']}")
+    console.print(f"delivery process: {found['delivery']}; HL7 process: {found['hl7']}")
 
 
 def main() -> None:
@@ -261,7 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--slices", type=int, default=120)
     parser.add_argument("--studies", type=int, default=8)
-    parser.add_argument("--queued", type=int, default=10_000, help="reports signed while the health record is away")
+    parser.add_argument("--queued", type=int, default=10_000, help="reports issued while the health record is away")
     parser.add_argument("--messages", type=int, default=2_000, help="ORU^R01 by MLLP")
     parser.add_argument("--out", type=Path, default=Path("bench-results/latest.json"))
     arguments = parser.parse_args()
