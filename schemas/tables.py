@@ -678,6 +678,7 @@ TABLES: tuple[Table, ...] = (
             "study_uids": "frozen<list<text>>",
             "site": "text",
             "issued": "text",
+            "moment": "text",  # when the version reached the log
             "bucket": "text",
             "document_key": "text",
             "document_size": "bigint",

@@ -115,7 +115,8 @@ class Files:
             async with gate:
                 document = await asyncio.to_thread(self._document, row)
             subject = _subject(groups, row["patient_key"], row["patient_name"]) if row["patient_key"] else None
-            return service_request(document, id=row["order_id"], version=row["version"], subject=subject)
+            said = {"id": row["order_id"], "version": row["version"], "recorded": row["recorded"] or ""}
+            return service_request(document, subject=subject, **said)
 
         return list(await asyncio.gather(*(one(r) for r in rows)))
 

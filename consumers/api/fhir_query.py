@@ -8,7 +8,7 @@ filter more is shown than was asked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Final, TypeVar
@@ -19,9 +19,12 @@ from schemas.errors import Invalid
 
 T = TypeVar("T")
 COUNT, COUNT_MAX = 20, 100
+COUNTED_MAX: Final = 1000
+"""Most matches that are counted, or sorted, of what no index counts or sorts."""
 FIRST: Final = datetime(1900, 1, 1, tzinfo=UTC)
 LAST: Final = datetime(2200, 1, 1, tzinfo=UTC)
-RESULT: Final = frozenset({"_count", "_page", "_include", "_format", "_pretty"})
+FORMAT: Final = frozenset({"_format", "_pretty"})
+"""What any search may say and nothing follows from: there is JSON alone."""
 
 PARAMETERS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "Patient": {
@@ -38,6 +41,7 @@ PARAMETERS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "started": ("date", "when the study was made"),
         "modality": ("token", "of one of its series"),
         "status": ("token", "available or registered"),
+        "_lastUpdated": ("date", "when something of it last arrived"),
     },
     "DiagnosticReport": {
         "_id": ("token", "id of the report"),
@@ -56,6 +60,7 @@ PARAMETERS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "subject": ("reference", "the same"),
         "status": ("token", "of the order; several separated by commas"),
         "authored": ("date", "when it was placed"),
+        "_lastUpdated": ("date", "when the version was recorded"),
     },
     "Endpoint": {"_id": ("token", "id of the endpoint")},
 }
@@ -69,6 +74,31 @@ INCLUDES: Final[Mapping[str, Mapping[str, str]]] = {
     "Endpoint": {},
 }
 """Resource → `_include` by parameter → the resource that it brings."""
+
+REVINCLUDES: Final[Mapping[str, Mapping[str, str]]] = {
+    "ImagingStudy": {"DiagnosticReport:study": "DiagnosticReport"},
+    "ServiceRequest": {"ImagingStudy:basedon": "ImagingStudy"},
+}
+"""Resource → `_revinclude` → the resource that it brings."""
+
+SORTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "Patient": ("birthdate",),
+    "ImagingStudy": ("started", "_lastUpdated"),
+    "DiagnosticReport": ("issued", "_lastUpdated"),
+    "ServiceRequest": ("authored", "_lastUpdated"),
+    "Endpoint": (),
+}
+"""Resource → by what a result that is known whole can be sorted, either way."""
+
+NATURAL: Final[Mapping[str, str]] = {"ImagingStudy": "-started", "DiagnosticReport": "-_lastUpdated"}
+"""Resource → the order of a list that is read by pages, which can have no other without being read whole."""
+
+NAMES: Final = frozenset({"_id", "identifier", "patient"})
+WHOLE: Final[Mapping[str, frozenset[str]]] = {
+    "ImagingStudy": NAMES | {"_lastUpdated"},
+    "DiagnosticReport": NAMES | {"study"},
+}
+"""Resource of NATURAL → parameters one of which makes a result small enough to be read whole."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +114,14 @@ class Asked:
     page: str
     left_out: frozenset[tuple[str, str]] = frozenset()
     """Parameters and values that are not known, and that the client wants left out."""
+    revinclude: frozenset[str] = frozenset()
+    """Resources that refer to the matches, to bring along."""
+    sort: str = ""
+    """By what, with `-` the other way round; empty: not said."""
+    counted: bool = False
+    """How many there are is asked for, and nothing else (`_summary=count`)."""
+    elements: frozenset[str] = frozenset()
+    """What the matches shall hold; empty: everything."""
 
     def one(self, name: str) -> str:
         """The one value of a parameter; empty if it is not there. Raises Invalid for several."""
@@ -108,12 +146,16 @@ def is_lenient(prefer: str) -> bool:
 
 
 def parse(resource: str, pairs: Iterable[tuple[str, str]], *, lenient: bool = False) -> Asked:
-    """Of a query string. Raises Invalid: `search-parameter`, `search-include`, `option-count`, `patient-id`."""
+    """Of a query string. Raises Invalid: `search-parameter`, `search-include`, `search-sort`, `search-summary`,
+    `option-count`, `patient-id`.
+    """
     known = PARAMETERS[resource]
     values: dict[str, list[str]] = {}
     include: set[str] = set()
+    revinclude: set[str] = set()
+    elements: set[str] = set()
     left_out: set[tuple[str, str]] = set()
-    count, page = COUNT, ""
+    count, page, sort, counted = COUNT, "", "", False
     for name, value in pairs:
         if not value:
             continue
@@ -125,11 +167,35 @@ def parse(resource: str, pairs: Iterable[tuple[str, str]], *, lenient: bool = Fa
             else:
                 names = ", ".join(f"{resource}:{n}" for n in INCLUDES[resource])
                 raise Invalid("search-include", f"_include is one of {names}" if names else "nothing can be included")
+        elif name == "_revinclude":
+            if (refers := REVINCLUDES.get(resource, {}).get(value)) is not None:
+                revinclude.add(refers)
+            elif lenient:
+                left_out.add((name, value))
+            else:
+                raise Invalid("search-include", f"_revinclude of {resource}: {_listed(REVINCLUDES.get(resource, ()))}")
+        elif name == "_sort":
+            if value.removeprefix("-") in SORTS[resource] and not sort:
+                sort = value
+            elif lenient:
+                left_out.add((name, value))
+            else:
+                told = _listed(n for by in SORTS[resource] for n in (by, f"-{by}"))
+                raise Invalid("search-sort", f"_sort of {resource} is one of: {told}")
+        elif name == "_summary":
+            if value in ("count", "false"):
+                counted = value == "count"
+            elif lenient:
+                left_out.add((name, value))
+            else:
+                raise Invalid("search-summary", "_summary is count or false; some elements: _elements")
+        elif name == "_elements":
+            elements |= {e.strip() for e in value.split(",") if e.strip()}
         elif name == "_count":
             count = _count(value)
         elif name == "_page":
             page = value
-        elif name in RESULT:
+        elif name in FORMAT:
             continue
         else:
             base, _, modifier = name.replace(".identifier", ":identifier").partition(":")
@@ -141,8 +207,25 @@ def parse(resource: str, pairs: Iterable[tuple[str, str]], *, lenient: bool = Fa
             if base in _PATIENT:
                 base, value = "patient", value if modifier else f"{KEY}{_key(value)}"
             values.setdefault(base, []).append(value)
+    if sort and sort != NATURAL.get(resource, sort) and not WHOLE[resource] & values.keys():
+        if not lenient:
+            others = _listed(sorted(WHOLE[resource]))
+            raise Invalid("search-sort", f"without one of {others} the one order is _sort={NATURAL[resource]}")
+        left_out.add(("_sort", sort))
+        sort = ""
     found = {n: tuple(v) for n, v in values.items()}
-    return Asked(resource, found, frozenset(include), count, page, frozenset(left_out))
+    return Asked(
+        resource,
+        found,
+        frozenset(include),
+        count,
+        page,
+        frozenset(left_out),
+        frozenset(revinclude),
+        sort,
+        counted,
+        frozenset(elements),
+    )
 
 
 NO_PAGE: Final = "_page is what the link `next` of a page before has"
@@ -224,6 +307,18 @@ def sliced(asked: Asked, found: Sequence[T]) -> tuple[Sequence[T], str]:
         raise Invalid("option-page", NO_PAGE)
     end = int(text or 0) + asked.count
     return found[end - asked.count : end], str(end) if len(found) > end else ""
+
+
+def ordered(asked: Asked, found: Sequence[T], by: Callable[[T], tuple[str, str]]) -> list[T]:
+    """A result that is known whole as `_sort` wants it. `by`: what it is sorted by, and an id; what has nothing to be
+    sorted by comes last (search.html#sort leaves it open).
+    """
+    some, none = [f for f in found if by(f)[0]], [f for f in found if not by(f)[0]]
+    return [*sorted(some, key=by, reverse=asked.sort.startswith("-")), *none]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "nothing"
 
 
 def _count(text: str) -> int:

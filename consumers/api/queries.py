@@ -98,6 +98,11 @@ def person(person_id: str) -> Select:
     return Select("people", {"person_id": person_id})
 
 
+def newest_report(report_id: str) -> Select:
+    """The current version of a report: one row."""
+    return Select("reports", {"report_id": report_id}, limit=1)
+
+
 def register_changes(kind: str, year: str, limit: int, before: str) -> Select:
     """What was decided of devices or endpoints in a year, newest first; `before`: earlier than that moment."""
     upper = ("moment", before) if before else None

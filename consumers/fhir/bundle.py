@@ -51,6 +51,29 @@ def searchset(
     return compact({"resourceType": "Bundle", "type": "searchset", "total": total, "link": links, "entry": entries})
 
 
+MANDATORY: Final = {
+    "ImagingStudy": frozenset({"status", "subject"}),
+    "DiagnosticReport": frozenset({"status", "code"}),
+    "ServiceRequest": frozenset({"status", "intent", "subject"}),
+    "Endpoint": frozenset({"status", "connectionType", "payloadType", "address"}),
+}
+"""What a resource must have, also where only some elements are asked for."""
+SUBSETTED: Final = {
+    "system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue",
+    "code": "SUBSETTED",
+    "display": "subsetted",
+}
+
+
+def subset(resource: Resource, elements: frozenset[str]) -> Resource:
+    """Of a resource the top-level `elements` and what it must have, marked as a part (search.html#elements)."""
+    kept = elements | MANDATORY.get(resource["resourceType"], frozenset()) | {"resourceType", "id", "meta"}
+    meta = resource.get("meta", {})
+    return {n: v for n, v in resource.items() if n in kept} | {
+        "meta": {**meta, "tag": [*meta.get("tag", ()), SUBSETTED]}
+    }
+
+
 def _entry(resource: Resource, base: str, mode: str) -> Resource:
     url = f"{base}/{resource['resourceType']}/{resource['id']}"
     return {"fullUrl": url, "resource": resource, "search": {"mode": mode}}

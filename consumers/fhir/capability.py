@@ -11,13 +11,14 @@ from consumers.fhir.subscription import TOPIC_EXTENSION
 
 @dataclass(frozen=True)
 class Ability:
-    """Of one resource: interactions, search parameters (name → (type, documentation)), includes."""
+    """Of one resource: interactions, search parameters (name → (type, documentation)), includes, `_revinclude`s."""
 
     resource: str
     interactions: Sequence[str]
     parameters: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     includes: Sequence[str] = ()
     about: str = ""
+    revincludes: Sequence[str] = ()
     operations: Mapping[str, str] = field(default_factory=dict)
     """Name → canonical of its definition."""
     topics: Sequence[str] = ()
@@ -69,6 +70,7 @@ def _resource(ability: Ability) -> Resource:
             "interaction": [{"code": i} for i in ability.interactions],
             "versioning": "versioned" if {"vread", "update"} & set(ability.interactions) else "no-version",
             "searchInclude": list(ability.includes),
+            "searchRevInclude": list(ability.revincludes),
             "searchParam": [
                 {"name": name, "type": kind, "documentation": about}
                 for name, (kind, about) in ability.parameters.items()

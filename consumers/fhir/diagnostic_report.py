@@ -44,7 +44,9 @@ def diagnostic_report(
             **document,
             "resourceType": "DiagnosticReport",
             "id": row["report_id"],
-            "meta": {**_meta(document), "versionId": str(row["version"])},
+            "meta": compact(
+                {**_meta(document), "versionId": str(row["version"]), "lastUpdated": row.get("moment") or ""}
+            ),
             "identifier": [{"system": REPORT_ID, "value": f"urn:uuid:{row['report_id']}"}, *own],
             "status": status or row["status"],
             "category": _list(document.get("category")) or [RADIOLOGY],

@@ -8,9 +8,12 @@ from typing import Any
 from consumers.fhir.codes import Resource, compact
 
 
-def service_request(document: Mapping[str, Any], *, id: str, version: int, subject: Resource | None) -> Resource:
+def service_request(
+    document: Mapping[str, Any], *, id: str, version: int, subject: Resource | None, recorded: str = ""
+) -> Resource:
     """Of the document of an order's version, which contains the patient as the order names them. `subject`: a Reference
     to the archive's own Patient, in whose place the contained one goes; None: nobody else knows the patient yet.
+    `recorded`: when the version was, RFC 3339.
     """
     named = document.get("subject")
     local = named.get("reference", "") if isinstance(named, dict) else ""
@@ -23,7 +26,9 @@ def service_request(document: Mapping[str, Any], *, id: str, version: int, subje
             **document,
             "resourceType": "ServiceRequest",
             "id": id,
-            "meta": {**(meta if isinstance(meta, dict) else {}), "versionId": str(version)},
+            "meta": compact(
+                {**(meta if isinstance(meta, dict) else {}), "versionId": str(version), "lastUpdated": recorded}
+            ),
             "contained": contained,
             "subject": subject or named,
         }

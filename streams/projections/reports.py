@@ -28,7 +28,8 @@ def issued(fact: Fact, event: ReportIssued) -> list[Write]:
         "source_sop_uid": event.source_sop_uid or "",
     }
     version = {"report_id": event.report_id, "version": event.version}
-    writes: list[Write] = [Upsert("reports", version, {**columns, "study_uids": list(event.study_uids)}, fact.offset)]
+    of_report = {"study_uids": list(event.study_uids), "moment": fact.log_time}
+    writes: list[Write] = [Upsert("reports", version, {**columns, **of_report}, fact.offset)]
     day = {"day": fact.day, "moment": fact.log_time, **version}
     writes.append(Upsert("reports_by_day", day, {}, fact.offset))
     for uid in dict.fromkeys(event.study_uids):

@@ -58,6 +58,8 @@ def resources() -> list[dict[str, Any]]:
         "/fhir/ImagingStudy?_include=ImagingStudy:patient&_include=ImagingStudy:endpoint",
         "/fhir/DiagnosticReport?study=1.2.3&_include=DiagnosticReport:study&_include=DiagnosticReport:patient",
         f"/fhir/ServiceRequest?_id={ORDER}&_include=ServiceRequest:patient",
+        "/fhir/ImagingStudy?_id=1.2.3,1.2.4&_sort=_lastUpdated&_elements=started&_revinclude=DiagnosticReport:study",
+        "/fhir/DiagnosticReport?study=1.2.3&_summary=count",
         f"/fhir/Patient/{patient_id(key_of('P-77'))}",
         "/fhir/Patient/7",
         "/fhir/Endpoint/dicomweb",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import Final
 
 import msgspec
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from consumers.api.fhir_faces import FhirFaces
-from consumers.api.fhir_query import INCLUDES, PARAMETERS
+from consumers.api.fhir_query import INCLUDES, NATURAL, PARAMETERS, REVINCLUDES, SORTS
 from consumers.api.room import Room
 from consumers.fhir.capability import Ability, capability_statement
 from consumers.fhir.codes import MEDIA_TYPE
@@ -17,14 +18,38 @@ from consumers.fhir.subscription import STATUS_OPERATION, TOPICS
 from infra import clock
 from infra.http_door import HttpDoor
 
+WRITTEN: Final = {"DiagnosticReport": ("vread",), "ServiceRequest": ("create", "update")}
+"""Beside reading and searching; reports are written at `/reports`."""
 ELSEWHERE = (
-    Ability("AuditEvent", ("read", "search-type"), {"date": ("date", "when it was recorded")}, about="who saw what"),
-    Ability("Practitioner", ("read", "search-type"), {"identifier": ("token", "a number of the person")}),
-    Ability("PractitionerRole", ("read", "search-type"), {"practitioner": ("reference", "of whom")}),
+    Ability(
+        "AuditEvent",
+        ("read", "search-type"),
+        {
+            "patient": ("reference", "whose data were seen"),
+            "agent": ("reference", "who, as an actor"),
+            "entity": ("reference", "ImagingStudy/<UID>: which study was seen"),
+            "date": ("date", "when it was recorded"),
+        },
+        about="who saw what; one of patient, agent, entity and date",
+    ),
+    Ability(
+        "Practitioner",
+        ("read", "create", "update", "search-type"),
+        {"identifier": ("token", "<system>|<number> of the person")},
+    ),
+    Ability(
+        "PractitionerRole",
+        ("read", "create", "update", "search-type"),
+        {"practitioner": ("reference", "of whom"), "location": ("reference", "Location/<site>: who is there")},
+    ),
     Ability(
         "Subscription",
         ("create", "read", "update", "delete", "search-type"),
-        {"status": ("token", "requested, active, error or off"), "criteria": ("uri", "canonical of a topic")},
+        {
+            "_id": ("token", "id of the subscription"),
+            "status": ("token", "requested, active, error or off"),
+            "criteria": ("uri", "canonical of a topic"),
+        },
         about="With topics (Subscriptions R5 Backport): rest-hook, id-only, to endpoints that were approved. "
         + "; ".join(f"{topic}: {about}" for topic, about in TOPICS.items()),
         operations={"status": STATUS_OPERATION},
@@ -49,6 +74,10 @@ def add(app: FastAPI, door: HttpDoor, room: Room) -> None:
 
 
 def _ability(resource: str) -> Ability:
-    interactions = ("read", "vread", "search-type") if resource == "DiagnosticReport" else ("read", "search-type")
     includes = [f"{resource}:{name}" for name in INCLUDES[resource]]
-    return Ability(resource, interactions, PARAMETERS[resource], includes)
+    told = "_sort where the result is known whole: " + ", ".join(f"{n}, -{n}" for n in SORTS[resource])
+    if resource in NATURAL:
+        told += f"; of a list that is read by pages {NATURAL[resource]} alone"
+    about = (f"{told}. " if SORTS[resource] else "") + "_count, _summary=count and _elements everywhere."
+    interactions = ("read", *WRITTEN.get(resource, ()), "search-type")
+    return Ability(resource, interactions, PARAMETERS[resource], includes, about, tuple(REVINCLUDES.get(resource, ())))

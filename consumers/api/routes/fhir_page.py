@@ -10,11 +10,22 @@ import msgspec
 
 from consumers.api import queries
 from consumers.api.fhir_files import Files
-from consumers.api.fhir_query import COUNT, COUNT_MAX, INCLUDES, PARAMETERS, Asked, is_lenient, parse
+from consumers.api.fhir_query import (
+    COUNT,
+    COUNT_MAX,
+    INCLUDES,
+    PARAMETERS,
+    REVINCLUDES,
+    SORTS,
+    Asked,
+    is_lenient,
+    parse,
+)
 from consumers.api.guard import Answer, Ask, OfSearch, OfStudy
 from consumers.api.room import Room
-from consumers.fhir.bundle import searchset
+from consumers.fhir.bundle import searchset, subset
 from consumers.fhir.codes import MEDIA_TYPE, Resource
+from infra.ports import Row
 from schemas.roles import Permission, Scope, scope_of
 
 PATHS = "/fhir"
@@ -45,6 +56,12 @@ def parameters(resource: str) -> dict[str, str]:
     found["_page"] = "where a page goes on: see the link `next`"
     if INCLUDES[resource]:
         found["_include"] = "what to bring along: " + ", ".join(f"{resource}:{n}" for n in INCLUDES[resource])
+    if resource in REVINCLUDES:
+        found["_revinclude"] = "what refers to it, to bring along: " + ", ".join(REVINCLUDES[resource])
+    if SORTS[resource]:
+        found["_sort"] = "where the result is known whole: " + ", ".join(f"{n}, -{n}" for n in SORTS[resource])
+    found["_summary"] = "count: how many there are, and nothing else"
+    found["_elements"] = "which elements of the matches to show, and what a resource must have"
     return found
 
 
@@ -73,6 +90,36 @@ async def included(
     return found, notes
 
 
+async def referring(
+    files: Files, room: Room, ask: Ask, asked: Asked, *, study_uids: Sequence[str] = (), orders: Sequence[Row] = ()
+) -> tuple[list[Resource], list[tuple[str, str]], list[str]]:
+    """What `_revinclude` brings, the (study, patient key) pairs that it shows, and in words what it does not:
+    reports of studies and studies of orders, those within the caller's reach.
+    """
+    found: list[Resource] = []
+    pairs: list[tuple[str, str]] = []
+    notes: list[str] = []
+    for kind in sorted(asked.revinclude):
+        if scope_of(ask.caller.role, NEEDED[kind]) is Scope.NONE:
+            notes.append(f"{kind} is not included: the role {ask.caller.role} may not {NEEDED[kind]}")
+        elif kind == "DiagnosticReport":
+            listed = await room.views.tables.select_many([queries.reports_of(u) for u in study_uids])
+            ids = dict.fromkeys(r["report_id"] for rows in listed for r in rows)
+            newest = await room.views.tables.select_many([queries.newest_report(i) for i in ids])
+            rows = [r[0] for r in newest if r]
+            about = [{"study_uid": u, "patient_key": ""} for r in rows for u in r["study_uids"] or ()]
+            seen = {r["study_uid"] for r in await room.scopes.kept(ask.reach, about)}
+            for resource, shown in await files.reports([r for r in rows if seen.issuperset(r["study_uids"] or ())]):
+                found.append(resource)
+                pairs += shown
+        else:
+            uids = list(dict.fromkeys(r["study_uid"] for r in orders if r["study_uid"]))
+            whole = await room.scopes.kept(ask.reach, await files.whole(uids))
+            found += await files.studies(whole)
+            pairs += [(r["study_uid"], r["patient_key"] or "") for r in whole]
+    return found, pairs, notes
+
+
 def page(
     ask: Ask,
     base: str,
@@ -83,8 +130,9 @@ def page(
     beside: Sequence[Resource] = (),
     next: str = "",
     notes: Sequence[str] = (),
+    total: int | None = None,
 ) -> Answer:
-    """A page of a search; its links say what was looked for, without what was left out."""
+    """A page of a search; its links say what was looked for, without what was left out. `total`: where it is known."""
     pairs = [(n, v) for n, v in ask.all_options() if n != "_page" and (n, v) not in asked.left_out]
     if asked.left_out:
         names = ", ".join(sorted({n for n, _ in asked.left_out}))
@@ -92,7 +140,14 @@ def page(
     here = f"{base}/{asked.resource}"
     self_url = f"{here}?{urlencode(pairs)}" if pairs else here
     next_url = f"{here}?{urlencode([*pairs, ('_page', next)])}" if next else ""
-    return fhir(about, searchset(matches, beside, base=base, here=self_url, next=next_url, notes=notes))
+    shown = [subset(m, asked.elements) for m in matches] if asked.elements else matches
+    found = searchset(shown, beside, base=base, here=self_url, next=next_url, notes=notes, total=total)
+    return fhir(about, found)
+
+
+def counted(ask: Ask, base: str, asked: Asked, total: int, notes: Sequence[str] = ()) -> Answer:
+    """How many there are. It shows nothing of anybody; that it was asked for is recorded."""
+    return page(ask, base, asked, [], OfSearch(criteria(asked), []), notes=notes, total=total)
 
 
 def criteria(asked: Asked) -> Mapping[str, Sequence[str]]:

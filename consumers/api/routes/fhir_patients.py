@@ -8,12 +8,12 @@ from datetime import UTC
 from consumers.api import queries
 from consumers.api.attributes import Level, find
 from consumers.api.fhir_files import Files
-from consumers.api.fhir_query import Asked, oid, sliced, token, within
+from consumers.api.fhir_query import Asked, oid, ordered, sliced, token, within
 from consumers.api.guard import Answer, Ask, Guard, OfSearch
 from consumers.api.planner import plan
 from consumers.api.qido import Condition, Query, condition_of
 from consumers.api.room import Room
-from consumers.api.routes.fhir_page import asked_of, base_of, criteria, fhir, page, parameters
+from consumers.api.routes.fhir_page import asked_of, base_of, counted, criteria, fhir, page, parameters
 from consumers.api.scope import Within
 from consumers.api.walk import Deadline
 from consumers.fhir.codes import MEDIA_TYPE, PATIENT_KEY, Resource
@@ -34,10 +34,15 @@ def add(guard: Guard, room: Room) -> None:
         asked = asked_of(ask, "Patient")
         keys, notes = await _keys(room, ask, asked)
         found = [p for p in await files.patients(await files.visible(ask.reach, keys)) if _fits(p, asked)]
+        if asked.counted:
+            return counted(ask, base_of(room, ask), asked, len(found), notes)
+        if asked.sort:
+            found = ordered(asked, found, lambda p: (p.get("birthDate", ""), p["id"]))
         shown, more = sliced(asked, found)
         pairs = [(uid, key) for uid, key in await _last_studies(room, shown) if uid]
         about = OfSearch(criteria(asked), pairs)
-        return page(ask, base_of(room, ask), asked, shown, about, next=more, notes=notes)
+        total = None if notes else len(found)
+        return page(ask, base_of(room, ask), asked, shown, about, next=more, notes=notes, total=total)
 
     async def patient(ask: Ask) -> Answer:
         key = patient_key_of(ask.part("patient"))

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, timedelta
 
 from consumers.api import queries
 from consumers.api.current import current
 from consumers.api.fhir_files import Files
-from consumers.api.fhir_query import LAST, NO_PAGE, Asked, oid, patients_of, token, uuid_of, within
+from consumers.api.fhir_query import (
+    COUNTED_MAX,
+    LAST,
+    NO_PAGE,
+    Asked,
+    oid,
+    ordered,
+    patients_of,
+    sliced,
+    token,
+    uuid_of,
+    within,
+)
 from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
 from consumers.api.room import Room
-from consumers.api.routes.fhir_page import asked_of, base_of, criteria, fhir, included, page, parameters
+from consumers.api.routes.fhir_page import asked_of, base_of, counted, criteria, fhir, included, page, parameters
 from consumers.api.trail import buckets
 from consumers.api.walk import Deadline, Partition, Reader, merged
 from consumers.fhir.codes import MEDIA_TYPE
@@ -39,15 +52,27 @@ def add(guard: Guard, room: Room) -> None:
 
     async def find_reports(ask: Ask) -> Answer:
         asked = asked_of(ask, "DiagnosticReport")
-        finding = _Finding(room, files, ask, asked)
-        rows, more, notes = await finding.page()
+        finding, total = _Finding(room, files, ask, asked), None
+        known = await finding.whole()
+        if asked.counted:
+            count = len(known) if known is not None else await finding.count()
+            return counted(ask, base_of(room, ask), asked, count, finding.notes)
+        if known is None:
+            rows, more = await finding.page()
+        else:
+            by = "moment" if asked.sort.endswith("_lastUpdated") else "issued"
+            sort = asked if asked.sort else replace(asked, sort="-issued")
+            shown, more = sliced(asked, ordered(sort, known, lambda r: (r[by] or "", r["report_id"])))
+            rows = list(shown)
+            total = None if finding.notes else len(known)
         found = await files.reports(rows)
         pairs = list(dict.fromkeys(p for _, shown in found for p in shown))
         keys, uids = [k for _, k in pairs if k], [u for u, _ in pairs]
         beside, left_out = await included(files, room, ask, asked, patients=keys, study_uids=uids)
         about = OfSearch(criteria(asked), pairs)
-        matches = [resource for resource, _ in found]
-        return page(ask, base_of(room, ask), asked, matches, about, beside=beside, next=more, notes=[*notes, *left_out])
+        matches, notes = [resource for resource, _ in found], [*finding.notes, *left_out]
+        base = base_of(room, ask)
+        return page(ask, base, asked, matches, about, beside=beside, next=more, notes=notes, total=total)
 
     async def report(ask: Ask) -> Answer:
         return await _one(queries.report(uuid_of(ask.part("report"), "report")))
@@ -102,20 +127,57 @@ class _Finding:
         self._deadline = Deadline(room.settings.query_deadline_s)
         self._statuses, self._issued = asked.any_of("status"), asked.span("issued")
         self._updated = asked.span("_lastUpdated")
-        self._behind = _cursor(asked.page)
+        self._behind: tuple[str, str] | None = None
 
-    async def page(self) -> tuple[list[Row], str, list[str]]:
-        """(rows of `reports`, where the next page begins, what to say)."""
+    @property
+    def notes(self) -> list[str]:
+        """What to say of what was not looked at."""
+        return [CUT] if self._deadline.passed else []
+
+    async def whole(self) -> list[Row] | None:
+        """Rows of `reports` of all that fit, where it is said whose or which; None where it is not."""
+        asked = self._asked
+        ids = [uuid_of(i, "report") for i in asked.one("_id").split(",") if i]
+        if identifier := asked.one("identifier"):
+            id = uuid_of(token(identifier)[1].removeprefix("urn:uuid:"), "report")
+            ids = [id] if id in ids or not ids else []
+        of_studies = "patient" in asked.values or "study" in asked.values
+        if not of_studies and not asked.one("_id") and not identifier:
+            return None
+        studies = await self._studies() if of_studies else []
+        if asked.one("_id") or identifier:
+            rows = await self._named(ids)
+            rows = [r for r in rows if not of_studies or not set(studies).isdisjoint(r["study_uids"] or ())]
+        else:
+            rows = await self._of_studies(studies)
+        updated, zone = self._updated, self._files.zone
+        return [r for r in rows if within(updated, r["moment"] or "", zone) and await self._fits(r)]
+
+    async def page(self) -> tuple[list[Row], str]:
+        """(rows of `reports` that reached the archive lately, where the next page begins)."""
+        self._behind = _cursor(self._asked.page)
         kept: list[Row] = []
         last = ""
-        async for moment, row in self._candidates():
+        async for moment, row in self._by_day():
             if not await self._fits(row):
                 continue
             if len(kept) == self._asked.count:
-                return kept, last, []
+                self._deadline.passed = False
+                return kept, last
             kept.append(row)
             last = f"{moment}_{row['report_id']}"
-        return kept, "", [CUT] if self._deadline.passed else []
+        return kept, ""
+
+    async def count(self) -> int:
+        """How many there are of these. Raises Invalid(`search-too-wide`)."""
+        found = 0
+        async for _, row in self._by_day():
+            found += await self._fits(row)
+            if found > COUNTED_MAX:
+                break
+        if found > COUNTED_MAX or self._deadline.passed:
+            raise Invalid("search-too-wide", f"there are more than {COUNTED_MAX}, or it takes too long: narrow it")
+        return found
 
     async def _fits(self, row: Row) -> bool:
         if self._statuses and row["status"] not in self._statuses:
@@ -125,23 +187,8 @@ class _Finding:
         shown = [{"study_uid": u, "patient_key": ""} for u in row["study_uids"] or ()]
         return len(await self._room.scopes.kept(self._ask.reach, shown)) == len(shown)
 
-    async def _candidates(self) -> AsyncIterator[tuple[str, Row]]:
-        """(moment to go on behind, row of the current version), the newest first."""
-        asked = self._asked
-        ids = [uuid_of(i, "report") for i in asked.one("_id").split(",") if i]
-        if identifier := asked.one("identifier"):
-            ids.append(uuid_of(token(identifier)[1].removeprefix("urn:uuid:"), "report"))
-        if ids or "patient" in asked.values or "study" in asked.values:
-            rows = await self._named(ids) if ids else await self._of_studies(await self._studies())
-            for row in sorted(rows, key=lambda r: (r["issued"], r["report_id"]), reverse=True):
-                if self._behind is None or (row["issued"], row["report_id"]) < self._behind:
-                    yield row["issued"], row
-            return
-        async for pair in self._by_day():
-            yield pair
-
     async def _named(self, ids: Sequence[str]) -> list[Row]:
-        answers = await self._room.views.tables.select_many([_newest(i) for i in dict.fromkeys(ids)])
+        answers = await self._room.views.tables.select_many([queries.newest_report(i) for i in dict.fromkeys(ids)])
         return [rows[0] for rows in answers if rows]
 
     async def _of_studies(self, study_uids: Sequence[str]) -> list[Row]:
@@ -153,7 +200,7 @@ class _Finding:
         if study := asked.one("study"):
             uid = oid(study).rpartition("/")[2]
             check_uid(uid)
-            return [uid]
+            return [uid] if "patient" not in asked.values or await self._is_theirs(uid) else []
         key, identifier = patients_of(asked.values["patient"])
         number = token(identifier)[1]
         keys = (await self._files.group(key)).keys if key else ()
@@ -169,6 +216,14 @@ class _Finding:
                 self._deadline.passed = True
                 break
         return list(dict.fromkeys(found))[:STUDIES_MAX]
+
+    async def _is_theirs(self, study_uid: str) -> bool:
+        """Whether a study is of the patient who is asked about."""
+        key, identifier = patients_of(self._asked.values["patient"])
+        rows = await self._files.whole([study_uid])
+        keys = (await self._files.group(key)).keys if key else ()
+        number = token(identifier)[1]
+        return any(r["patient_key"] in keys if keys else r.get("patient_id") == number for r in rows)
 
     async def _by_day(self) -> AsyncIterator[tuple[str, Row]]:
         now = clock.now()
@@ -202,11 +257,6 @@ class _Finding:
 
     def _holds(self, moment: str) -> bool:
         return self._updated is None or self._updated.holds(moment)
-
-
-def _newest(report_id: str) -> Select:
-    select = queries.report(report_id)
-    return Select(select.table, select.where, select.columns, limit=1)
 
 
 def _cursor(text: str) -> tuple[str, str] | None:

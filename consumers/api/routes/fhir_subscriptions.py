@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Final
+from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
@@ -151,7 +152,8 @@ def add(app: FastAPI, room: Room) -> None:
         found = [shown(s, p, prefixes) for s, p in zip(mine, progress, strict=True)]
         wanted = [r for r in found if r["status"] in asked.get("status", r["status"]).split(",")]
         base = f"{_base(room, request)}/fhir"
-        page = searchset(wanted, [], base=base, here=f"{base}/Subscription", total=len(wanted))
+        here = f"{base}/Subscription" + (f"?{urlencode(asked.multi_items())}" if asked else "")
+        page = searchset(wanted, [], base=base, here=here, total=len(wanted))
         return Response(msgspec.json.encode(page), headers={"Cache-Control": "no-store"}, media_type=MEDIA_TYPE)
 
     @app.get(

@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -17,6 +18,7 @@ from starlette.responses import Response
 from consumers.api import queries
 from consumers.api.beside import names, person_at
 from consumers.api.room import Room
+from consumers.fhir.bundle import searchset
 from infra.http_caller import needs
 from infra.ports import Row
 from schemas.errors import Invalid, NotFound
@@ -58,7 +60,7 @@ def add(app: FastAPI, room: Room) -> None:
         found = await room.views.tables.select_many([queries.person(k.rpartition("/")[2]) for k in keys])
         rows = [rows[0] for rows in found if rows]
         persons = await people_of(room, rows)
-        return _bundle([practitioner(p) for p in persons if has_number(secret, p, digest)])
+        return _bundle(room, request, [practitioner(p) for p in persons if has_number(secret, p, digest)])
 
     @app.get("/fhir/Practitioner/{person}", tags=["People"], summary="Somebody (FHIR R4)", dependencies=may)
     async def get_practitioner(person: str) -> Response:
@@ -74,10 +76,10 @@ def add(app: FastAPI, room: Room) -> None:
     async def find_role(request: Request) -> Response:
         if named := request.query_params.get("practitioner"):
             rows = await room.views.tables.select(queries.person(_id(named.removeprefix("Practitioner/"))))
-            return _bundle([practitioner_role(r) for r in rows if r["roles"]])
+            return _bundle(room, request, [practitioner_role(r) for r in rows if r["roles"]])
         site = _site(request.query_params.get("location", "").removeprefix("Location/"))
         rows, more = await _of_site(room, site, request)
-        return _bundle([practitioner_role(r) for r in rows if r["roles"]], request, more)
+        return _bundle(room, request, [practitioner_role(r) for r in rows if r["roles"]], more)
 
     @app.get(
         "/fhir/PractitionerRole/{person}", tags=["People"], summary="What somebody does (FHIR R4)", dependencies=may
@@ -147,12 +149,13 @@ def _shown(row: Row, person: Person) -> dict[str, Any]:
     }
 
 
-def _bundle(resources: Sequence[dict[str, Any]], request: Request | None = None, more: str = "") -> Response:
-    bundle: dict[str, Any] = {"resourceType": "Bundle", "type": "searchset"}
-    if more and request is not None:
-        bundle["link"] = [{"relation": "next", "url": str(request.url.include_query_params(start=more))}]
-    kinds = [{"fullUrl": f"/fhir/{r['resourceType']}/{r['id']}", "resource": r} for r in resources]
-    return _json(bundle | ({"entry": kinds} if kinds else {}), FHIR)  # FHIR knows no empty list
+def _bundle(room: Room, request: Request, resources: Sequence[dict[str, Any]], more: str = "") -> Response:
+    origin = room.settings.http_public_url.rstrip("/") or str(request.base_url).rstrip("/")
+    pairs = request.query_params.multi_items()
+    here = f"{origin}{request.url.path}"
+    next_url = f"{here}?{urlencode([*((n, v) for n, v in pairs if n != 'start'), ('start', more)])}" if more else ""
+    self_url = f"{here}?{urlencode(pairs)}" if pairs else here
+    return _json(searchset(resources, [], base=f"{origin}/fhir", here=self_url, next=next_url), FHIR)
 
 
 def _json(document: Any, media_type: str, row: Row | None = None) -> Response:

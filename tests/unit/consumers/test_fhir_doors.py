@@ -6,14 +6,16 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import pytest
 
-from consumers.api.fhir_query import local_days, parse, within
+from consumers.api.fhir_query import PARAMETERS, SORTS, local_days, parse, within
 from consumers.fhir.ids import patient_id, patient_reference
 from infra.chain import ChainedLog
+from infra.http_door import HttpDoor, compose, installed
 from producers.orders import Orders
 from schemas.errors import Invalid
 from schemas.events import AccessGranted, OrderPlaced, PatientLinked, PatientUnlinked
@@ -284,6 +286,183 @@ def test_what_the_door_can_do_is_told_to_anybody() -> None:
     assert "ImagingStudy:patient" in told["ImagingStudy"]["searchInclude"]
 
 
+def total(answer: httpx.Response) -> int:
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert "entry" not in found
+    return int(found["total"])
+
+
+def test_how_many_there_are() -> None:
+    archive = archive_of()
+    paths = {
+        f"Patient?_id={patient_id(MONA)},{patient_id(MUNA)}": 2,
+        "ImagingStudy?started=2025": 2,
+        f"ImagingStudy?patient={patient_id(MONA)}": 2,
+        "ImagingStudy?_id=1.2.9": 0,
+        "DiagnosticReport?_lastUpdated=2025-03-01": 3,
+        "DiagnosticReport?_lastUpdated=2025-03-01&status=preliminary": 0,
+        f"DiagnosticReport?patient={patient_id(MONA)}&_count=1": 2,
+        "Endpoint?_id=dicomweb": 1,
+    }
+    answers = asked(archive, [f"/fhir/{p}&_summary=count" for p in paths])
+    assert [total(a) for a in answers] == list(paths.values())
+    events = archive.journal.events(AccessGranted)
+    assert len(events) == len(paths) - 1, "each that asks about somebody is recorded"
+    assert [e.shown_count for e in events] == [0] * len(events), "and shows nobody"
+
+
+def test_results_that_are_known_whole_are_sorted() -> None:
+    archive = archive_of()
+    mona = patient_id(MONA)
+    paths = {
+        f"ImagingStudy?patient={mona}&_sort=started": ["1.2.4", "1.2.3"],
+        f"ImagingStudy?patient={mona}&_sort=-started": ["1.2.3", "1.2.4"],
+        "ImagingStudy?_id=1.2.5,1.2.3,1.2.4&_sort=_lastUpdated": ["1.2.3", "1.2.4", "1.2.5"],
+        "ImagingStudy?_id=1.2.5,1.2.3,1.2.4": ["1.2.5", "1.2.3", "1.2.4"],
+        f"DiagnosticReport?patient={mona}&_sort=_lastUpdated": [REPORTS[0], REPORTS[1]],
+        f"DiagnosticReport?patient={mona}&_sort=-_lastUpdated": [REPORTS[1], REPORTS[0]],
+        "DiagnosticReport?_lastUpdated=2025-03-01&_sort=-_lastUpdated": [REPORTS[2], REPORTS[1], REPORTS[0]],
+    }
+    answers = asked(archive, [f"/fhir/{p}" for p in paths])
+    assert [ids(a) for a in answers] == list(paths.values())
+    seen: list[str] = []
+    url = "/fhir/ImagingStudy?_id=1.2.5,1.2.3,1.2.4&_sort=started&_count=1"
+    while url:
+        (page,) = asked(archive, [url])
+        assert page.json()["total"] == 3
+        seen, url = seen + ids(page), next_of(page)
+    assert seen == ["1.2.4", "1.2.3", "1.2.5"], "of one moment by their ids"
+
+
+def test_what_was_updated_since() -> None:
+    archive = archive_of()
+    (whole,) = asked(archive, ["/fhir/ImagingStudy?_id=1.2.5"])
+    at = whole.json()["entry"][0]["resource"]["meta"]["lastUpdated"]
+    paths = {
+        "ImagingStudy?_lastUpdated=2025-03-01": ["1.2.3", "1.2.4", "1.2.5"],
+        f"ImagingStudy?_lastUpdated=ge{at}&_lastUpdated=lt2025-03-02": ["1.2.5"],
+        "ImagingStudy?_lastUpdated=2025-03-01&modality=MR": ["1.2.4"],
+        "ImagingStudy?_lastUpdated=2025-02-28": [],
+        f"ImagingStudy?_lastUpdated=lt{at}&patient={patient_id(MUNA)}": [],
+        f"ImagingStudy?_lastUpdated=ge{at}&patient={patient_id(MUNA)}": ["1.2.5"],
+        f"DiagnosticReport?patient={patient_id(MONA)}&_lastUpdated=2025-03-01": REPORTS[:2],
+        f"DiagnosticReport?patient={patient_id(MONA)}&_lastUpdated=lt2025-03-01": [],
+        f"DiagnosticReport?_id={REPORTS[0]}&patient={patient_id(MUNA)}": [],
+        f"DiagnosticReport?study=1.2.4&patient={patient_id(MONA)}": [REPORTS[1]],
+        f"DiagnosticReport?study=1.2.4&patient={patient_id(MUNA)}": [],
+    }
+    answers = asked(archive, [f"/fhir/{p}" for p in paths])
+    assert [sorted(ids(a)) for a in answers] == list(paths.values())
+    refused = asked(archive, ["/fhir/ImagingStudy?_lastUpdated=gt2024", "/fhir/ImagingStudy?_lastUpdated=2024"])
+    assert {a.json()["issue"][0]["details"]["coding"][0]["code"] for a in refused} == {"search-too-wide"}
+
+
+def test_a_search_sent_as_a_form_is_the_same_search() -> None:
+    archive = archive_of()
+    form = {"_id": "1.2.3,1.2.4", "_count": "1", "_sort": "started"}
+
+    async def run() -> list[httpx.Response]:
+        async with archive.client(authenticator=Anyone(Role.LOCAL)) as client:
+            return [
+                await client.post("/fhir/ImagingStudy/_search", data=form),
+                await client.post("/fhir/ImagingStudy/_search?_elements=started&modality=CT", data=form),
+                await client.post("/fhir/ImagingStudy/_search", json=form),
+                await client.post("/fhir/ImagingStudy/_search", data={"_id": "1" * 70_000}),
+                await client.post("/fhir/Nothing/_search", data=form),
+                await client.post("/fhir/ImagingStudy/1.2.3/_search", data=form),
+            ]
+
+    found, more, media, long, unknown, elsewhere = asyncio.run(run())
+    assert ids(found) == ["1.2.4"]
+    assert found.json()["link"][0]["url"].startswith("http://sijil.test/fhir/ImagingStudy?_id=1.2.3")
+    assert ids(asked(archive, [next_of(found)])[0]) == ["1.2.3"]
+    (only,) = (e["resource"] for e in more.json()["entry"])
+    assert only.keys() == {"resourceType", "id", "meta", "status", "subject", "started"}
+    assert only["meta"]["tag"][0]["code"] == "SUBSETTED"
+    assert [a.status_code for a in (media, long, unknown, elsewhere)] == [415, 413, 404, 404]
+    assert {a.json()["resourceType"] for a in (media, long, unknown)} == {"OperationOutcome"}
+    assert len(archive.journal.events(AccessGranted)) == 3
+
+
+def test_what_refers_to_the_matches_comes_along() -> None:
+    archive = archive_of()
+    archive.report(DOCUMENT, ["1.2.3", "1.2.5"], report_id=REPORTS[3])
+    archive.journal.published.clear()
+    path = "/fhir/ImagingStudy?_id=1.2.3&_revinclude=DiagnosticReport:study"
+    (answer,) = asked(archive, [path])
+    assert (ids(answer), sorted(ids(answer, "include"))) == (["1.2.3"], [REPORTS[0], REPORTS[3]])
+    (event,) = archive.journal.events(AccessGranted)
+    assert {s.study_uid for s in event.shown} == {"1.2.3", "1.2.5"}, "a report that is shown shows its other study"
+    (told,) = asked(archive, [path], Role.TECHNICIAN)
+    assert ids(told, "include") == [], "a technician may not read reports"
+    notes = [e["resource"] for e in told.json()["entry"] if e["search"]["mode"] == "outcome"]
+    assert "DiagnosticReport is not included" in notes[0]["issue"][0]["diagnostics"]
+
+
+def test_the_door_does_what_it_says_it_does(tmp_path: Path) -> None:
+    """The CapabilityStatement against the routes of all rooms, and each search in it asked."""
+    archive = archive_of()
+    (statement,) = asked(archive, ["/fhir/metadata"])
+    told = {r["type"]: r for r in statement.json()["rest"][0]["resource"]}
+    chain = ChainedLog(archive.log, tmp_path / "chain", "/api/LOCAL/1", backlog_max=10, anchors=None)
+    try:
+        settings = replace(archive.settings, home=tmp_path)
+        door = HttpDoor(settings, log=archive.log, chain=chain, objects=archive.objects)
+        document = compose(door, installed()).openapi()
+    finally:
+        chain.close(5)
+    served: dict[str, set[str]] = {}
+    for path, item in document["paths"].items():
+        top, _, address = path.removeprefix("/").partition("/")
+        resource, _, below = address.partition("/")
+        if top != "fhir" or resource == "metadata":
+            continue
+        for method in item:
+            name = INTERACTIONS.get((method, below.count("/") + bool(below)), "")
+            if "$" in below:
+                assert {o["name"] for o in told[resource]["operation"]} == {below.partition("$")[2]}
+            else:
+                served.setdefault(resource, set()).add("vread" if "_history" in below else name)
+    assert served == {kind: {i["code"] for i in r["interaction"]} for kind, r in told.items()}
+    for kind in PARAMETERS:
+        operation = document["paths"][f"/fhir/{kind}"]["get"]
+        described = {p["name"] for p in operation.get("parameters", ()) if p["in"] == "query"} - RESULT
+        if kind != "Endpoint":  # it is no guarded route: nobody is shown
+            assert {p["name"] for p in told[kind]["searchParam"]} == described, kind
+    values = {"_id": "1.2.3", "identifier": f"urn:sijil:accession:LOCAL|{REPORTS[0]}", "study": "1.2.3"}
+    values |= {"patient": patient_id(MONA), "subject": patient_id(MONA), "name": "Mona", "birthdate": "1980"}
+    values |= {"started": "2025", "issued": "2025", "authored": "2025", "_lastUpdated": "2025-03-01"}
+    values |= {"modality": "CT", "status": "available"}
+    ways = []
+    for kind in PARAMETERS:
+        base = f"/fhir/{kind}?_id={OWN.get(kind, '1.2.3')}"
+        for parameter in told[kind].get("searchParam", ()):
+            if parameter["name"] == "_id":
+                continue
+            name = parameter["name"]
+            value = REPORTS[0] if (kind, name) == ("DiagnosticReport", "identifier") else values[name]
+            ways.append(f"{base}&{name}={value}")
+        ways += [f"{base}&_include={i}" for i in told[kind].get("searchInclude", ())]
+        ways += [f"{base}&_revinclude={i}" for i in told[kind].get("searchRevInclude", ())]
+        ways += [f"{base}&_sort={s}{by}" for by in SORTS[kind] for s in ("", "-")]
+        ways += [f"{base}&_summary=count", f"{base}&_elements=id"]
+    assert [(w, a.status_code) for w, a in zip(ways, asked(archive, ways), strict=True) if a.status_code != 200] == []
+
+
+INTERACTIONS = {
+    ("get", 0): "search-type",
+    ("post", 0): "create",
+    ("get", 1): "read",
+    ("put", 1): "update",
+    ("delete", 1): "delete",
+    ("get", 3): "vread",
+}
+"""(method, parts of the address below the type) → what it is (hl7.org/fhir/R4/http.html)."""
+RESULT = {"_count", "_page", "_include", "_revinclude", "_sort", "_summary", "_elements"}
+OWN = {"Patient": patient_id(MONA), "DiagnosticReport": REPORTS[0], "ServiceRequest": ORDER, "Endpoint": "dicomweb"}
+
+
 def test_a_filter_that_is_not_understood_is_refused() -> None:
     refused = {
         "colour=blue": "search-parameter",
@@ -296,6 +475,11 @@ def test_a_filter_that_is_not_understood_is_refused() -> None:
         "_page=1": "option-page",
         "identifier=urn:dicom:uid|urn:oid:x": "uid-invalid",
         "_id=1.2&_id=1.3": "search-repeated",
+        "_sort=started": "search-sort",
+        "_sort=_lastUpdated,started&_id=1.2": "search-sort",
+        "_sort=description&_id=1.2": "search-sort",
+        "_summary=text": "search-summary",
+        "_revinclude=Observation:subject": "search-include",
     }
     answers = asked(MemoryArchive(), [f"/fhir/ImagingStudy?{q}" for q in refused])
     assert {a.status_code for a in answers} == {400}
