@@ -163,6 +163,7 @@ STUDY_COLUMNS: dict[str, str] = {
     "pack_count": "int",
     "sites": "frozen<set<text>>",
     "marks": "frozen<set<text>>",
+    "first_site": "text",  # who sent the first pack
     "first_arrival": "timestamp",
     "last_arrival": "timestamp",
     "last_images": "timestamp",  # when images came last that it did not have
@@ -835,6 +836,25 @@ TABLES: tuple[Table, ...] = (
         ("step", "at", "of"),
         source="each step from one topic: orders, reports, accesses",
         about="When a study was ordered, opened, reported, delivered and read: a row each time, the first one counts.",
+    ),
+    Table(
+        "times_of_studies",
+        {"site": "text", "hour": "text", "study_uid": "text", "cell": "text", "codes": "blob", "stamp": "bigint"},
+        ("site", "hour"),
+        ("study_uid",),
+        source="all topics that know of a study's way together (streams.times)",
+        about="What each study adds to the times of the site that sent its first pack and the hour (YYYYMMDDHH, UTC) of"
+        " that: modalities and priority, and the bucket of each interval (schemas.times). Its timestamp is its stamp,"
+        " which grows with all that is known.",
+    ),
+    Table(
+        "times_by_site",
+        {"site": "text", "month": "text", "hour": "text", "cells": "frozen<list<text>>", "counts": "blob"},
+        ("site", "month"),
+        ("hour",),
+        source="sums of times_of_studies (streams.times)",
+        about="How often studies of a site and an hour took how long, by modalities and priority: counts of buckets"
+        " (schemas.times). Its timestamp is the sum of the stamps of its studies.",
     ),
     _accesses("accesses_by_study", {"study_uid": "text", "access_id": "text"}, 1, "Who saw a study"),
     _accesses(

@@ -24,6 +24,7 @@ from streams.limits import within
 from streams.material import Material
 from streams.pack_rows import COLUMNS, TABLE, PackRow
 from streams.projections.studies import day_of_study
+from streams.times import Times
 from streams.to_read import ToRead
 
 VIEWS = "views"
@@ -60,7 +61,7 @@ class Projector:
     def __init__(self, tables: Tables, material: Material, secret: bytes) -> None:
         self._tables, self._material, self._secret = tables, material, secret
         self._said: set[tuple[str, ...]] = set()
-        self._alike, self._to_read = Alike(tables), ToRead(tables)
+        self._alike, self._to_read, self._times = Alike(tables), ToRead(tables), Times(tables)
 
     async def apply(self, facts: Sequence[Fact]) -> Applied:
         """Facts of one topic, each partition's by offset. Durable on return. Raises Transient: apply all again."""
@@ -73,6 +74,7 @@ class Projector:
             applied.writes += await self._alike.look(news)
             await self._tables.apply([w for w in news if w.table not in LISTS])
             applied.writes += await self._to_read.look(news)
+            applied.writes += await self._times.look(news)
             if len(self._said) + len(said) > SAID_MAX:
                 self._said.clear()
             self._said |= said

@@ -25,14 +25,16 @@ READING: Final = "read-report"
 
 
 def milestone(fact: Fact, study_uid: str, step: str, of: str, kind: str = "") -> Upsert:
-    """A step that a study took when `fact` came into the log. `of`: report, order or role; `kind`: more on it."""
+    """A step that a study took when `fact` came into the log. `of`: report, version of an order, or role; `kind`: more
+    on it.
+    """
     key = {"study_uid": study_uid, "step": step, "at": fact.log_ms, "of": of}
     return Upsert(TABLE, key, {"kind": kind}, fact.offset)
 
 
 def of_order(fact: Fact, event: OrderPlaced | OrderChanged | OrderCancelled) -> list[Write]:
     """Each version, with its priority: the first one is when it was ordered, the last one how urgent it is."""
-    return [milestone(fact, event.study_uid, ORDERED, event.order_id, event.priority)]
+    return [milestone(fact, event.study_uid, ORDERED, f"{event.version:06d}/{event.order_id}", event.priority)]
 
 
 def of_report(fact: Fact, event: ReportIssued) -> list[Write]:

@@ -378,9 +378,9 @@ def milestones_of(study_uid: str) -> Select:
     return Select("milestones", {"study_uid": study_uid})
 
 
-def delivered(report_id: str) -> Select:
-    """Which destination has which version of a report, and since when."""
-    return Select("deliveries_by_report", {"report_id": report_id}, ("destination", "occurred"))
+def times_of(site: str, month: str, first: str, beyond: str) -> Select:
+    """How long studies of a site took, by hour of arrival (YYYYMMDDHH, UTC), from `first` to before `beyond`."""
+    return Select("times_by_site", {"site": site, "month": month}, lower=("hour", first), upper=("hour", beyond))
 
 
 def accesses_of_study(study_uid: str) -> Select:

@@ -1,112 +1,100 @@
-"""How long things take: the steps of a study's way, what lies between them, and their percentiles. Pure.
-
-Times are moments of the log, but for arrival of the first pack and the end of what the devices do, which are in the
-study's row. A step that was taken more than once counts from its first time, but a completion counts from its last.
+"""How long things took, of many studies: their counts by site and hour (`times_by_site`) added up, and the percentiles
+of the sums. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-STEPS: Final = ("ordered", "arrived", "complete", "opened", "preliminary", "final", "delivered", "read")
-INTERVALS: Final[Mapping[str, tuple[str, str]]] = {
-    "ordered-arrived": ("ordered", "arrived"),
-    "arrived-complete": ("arrived", "complete"),
-    "complete-opened": ("complete", "opened"),
-    "complete-preliminary": ("complete", "preliminary"),
-    "complete-final": ("complete", "final"),
-    "arrived-final": ("arrived", "final"),
-    "ordered-final": ("ordered", "final"),
-    "final-delivered": ("final", "delivered"),
-    "final-read": ("final", "read"),
-}
-"""Name → from where to where."""
-AFTER_FINAL: Final = ("delivered", "read")
-_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+import numpy as np
+
+from schemas.times import INTERVALS, STEPS, meaning, told_s
+
 PERCENTILES: Final = (50, 90, 95)
 UNKNOWN: Final = ""
 """Group of studies of which it is not known."""
 
-
-@dataclass(frozen=True)
-class Way:
-    """A study's way so far."""
-
-    study_uid: str
-    steps: Mapping[str, datetime]
-    modalities: tuple[str, ...] = ()
-    priority: str = ""
-
-    def seconds(self, interval: str) -> float | None:
-        """How long it took; None where a step is missing, or came the other way round."""
-        first, last = (self.steps.get(name) for name in INTERVALS[interval])
-        found = (last - first).total_seconds() if first is not None and last is not None else -1.0
-        return found if found >= 0 else None
-
-
-def way(study_uid: str, study: Mapping[str, Any], milestones: Iterable[Mapping[str, Any]]) -> Way:
-    """Of a row of `studies` and its rows of `milestones`."""
-    taken: dict[str, list[tuple[datetime, str]]] = {}
-    for row in milestones:
-        taken.setdefault(row["step"], []).append((row["at"], row["kind"] or ""))
-    steps: dict[str, datetime] = {name: min(taken[name])[0] for name in STEPS if name in taken}
-    priority = max(taken.get("ordered", [(_NEVER, "")]))[1]
-    for name in AFTER_FINAL:
-        # What was read of a preliminary report is not what this asks for
-        if "final" in steps and name in steps:
-            later = [at for at, _ in taken[name] if at >= steps["final"]]
-            steps = {n: at for n, at in steps.items() if n != name} | ({name: min(later)} if later else {})
-    if study.get("first_arrival") is not None:
-        steps["arrived"] = study["first_arrival"]
-    if study.get("completed_time"):
-        steps["complete"] = datetime.fromisoformat(study["completed_time"])
-    return Way(study_uid, steps, tuple(sorted(study.get("modalities") or ())), priority)
-
-
-Group = Callable[[str, Way], str]
-"""(site, way) → group."""
+Group = Callable[[str, str, str], str]
+"""(site, hour of arrival YYYYMMDDHH in UTC, cell as in `schemas.times`) → group."""
 
 
 def grouping(by: str, zone: ZoneInfo) -> Group | None:
-    """What ways are grouped by; None for what nobody can be asked."""
+    """What studies are grouped by; None for what nobody can be asked."""
+
+    def local(site: str, hour: str, cell: str) -> str:
+        return f"{datetime.strptime(hour, '%Y%m%d%H').replace(tzinfo=UTC).astimezone(zone):%H}"
+
     return {
-        "site": lambda site, way: site,
-        "modality": lambda site, way: "\\".join(way.modalities) or UNKNOWN,
-        "priority": lambda site, way: way.priority or UNKNOWN,
-        "hour": lambda site, way: _hour(way, zone),
+        "site": lambda site, hour, cell: site,
+        "modality": lambda site, hour, cell: cell.partition("\t")[0] or UNKNOWN,
+        "priority": lambda site, hour, cell: cell.partition("\t")[2] or UNKNOWN,
+        "hour": local,
     }.get(by)
 
 
-def _hour(way: Way, zone: ZoneInfo) -> str:
-    arrived = way.steps.get("arrived")
-    return f"{arrived.astimezone(zone):%H}" if arrived is not None else UNKNOWN
+class Sums:
+    """Counts by group. Adding is exact and in any order."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._groups: dict[str, int] = {}
+        self._counts: Counter[int] = Counter()
+        """By number of the group and code (the lower 16 bits)."""
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Rows of `times_by_site`."""
+        groups: list[int] = []
+        starts: list[int] = []
+        parts: list[bytes] = []
+        for row in rows:
+            starts.append(len(groups))
+            for cell in row["cells"] or ():
+                name = self._group(row["site"], row["hour"], cell)
+                groups.append(self._groups.setdefault(name, len(self._groups)))
+            parts.append(row["counts"] or b"")
+        pairs = np.frombuffer(b"".join(parts), "<u4").reshape(-1, 2).astype(np.int64)
+        if not len(pairs):
+            return
+        places = np.repeat(np.array(starts), [len(p) // 8 for p in parts]) + (pairs[:, 0] >> 16)
+        keys, which = np.unique(np.array(groups)[places] << 16 | pairs[:, 0] & 0xFFFF, return_inverse=True)
+        counts = np.zeros(len(keys), np.int64)
+        np.add.at(counts, which, pairs[:, 1])
+        self._counts.update(dict(zip(keys.tolist(), counts.tolist(), strict=True)))
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Of each group how many studies, how many have taken each step, and each interval's percentiles in seconds."""
+        told: dict[int, dict[str, dict[int, int]]] = {}
+        for key, count in sorted(self._counts.items()):
+            name, number = meaning(key & 0xFFFF)
+            told.setdefault(key >> 16, {}).setdefault(name, {})[number] = count
+        return [
+            {
+                "group": name,
+                "studies": found["arrived"][0],
+                "steps": {s: found[s][0] for s in STEPS if s in found},
+                "intervals": {i: _told(found[i]) for i in INTERVALS if i in found},
+            }
+            for name, n in sorted(self._groups.items())
+            if (found := told.get(n))
+        ]
 
 
-def summary(ways: Iterable[tuple[str, Way]], group: Group) -> list[dict[str, Any]]:
-    """Of each group how many studies, how many have taken each step, and each interval's percentiles in seconds."""
-    groups: dict[str, list[Way]] = {}
-    for site, found in ways:
-        groups.setdefault(group(site, found), []).append(found)
-    return [
-        {
-            "group": name,
-            "studies": len(members),
-            "steps": {s: n for s in STEPS if (n := sum(s in way.steps for way in members))},
-            "intervals": {i: told for i in INTERVALS if (told := _told(members, i))},
-        }
-        for name, members in sorted(groups.items())
-    ]
+def _told(buckets: Mapping[int, int]) -> dict[str, float | int]:
+    n = sum(buckets.values())
+    return {"n": n} | {f"p{p}": percentile(buckets, n, p) for p in PERCENTILES}
 
 
-def _told(members: Sequence[Way], interval: str) -> dict[str, float | int]:
-    seconds = sorted(s for way in members if (s := way.seconds(interval)) is not None)
-    return {"n": len(seconds)} | {f"p{p}": percentile(seconds, p) for p in PERCENTILES} if seconds else {}
-
-
-def percentile(ascending: Sequence[float], percent: int) -> float:
-    """Nearest rank: the smallest of the values that at least `percent` of them do not exceed."""
-    return round(ascending[max(0, -(-len(ascending) * percent // 100) - 1)], 3)
+def percentile(buckets: Mapping[int, int], n: int, percent: int) -> float:
+    """Nearest rank: the smallest of the `n` values that at least `percent` of them do not exceed, but for ERROR.
+    `buckets`: number → count, ascending.
+    """
+    left = -(-n * percent // 100)
+    for number, count in buckets.items():
+        left -= count
+        if left <= 0:
+            return round(told_s(number), 6)
+    raise ValueError("a percentile of nothing")

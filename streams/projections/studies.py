@@ -242,6 +242,7 @@ def _study_columns(rows: Sequence[PackRow]) -> dict[str, Any]:
         "pack_count": held.packs,
         "sites": sorted({r.site for r in rows}),
         "marks": sorted({m for r in rows for m in r.summary.marks}),
+        "first_site": first.site,
         "first_arrival": first.arrival_ms,
         "last_arrival": last.arrival_ms,
         **last_images(rows),

@@ -19,7 +19,6 @@ from consumers.delivery import outbox
 from consumers.delivery.dossier import event_of_report, event_of_study
 from consumers.delivery.entry import PATIENT, REPORT, STUDY, SUBSCRIPTION, Entry, about
 from consumers.delivery.outbox import HOURS, OPEN
-from consumers.delivery.subscriptions.store import PREFIX
 from infra import clock
 from infra.http_caller import caller_of, needs
 from infra.ports import Row, Select, Tables
@@ -27,6 +26,7 @@ from schemas.errors import Invalid, NotFound
 from schemas.events import decode_payload
 from schemas.roles import Permission
 from schemas.tables import STATE_KEYSPACE
+from schemas.times import has_report
 
 LATE_S: Final = 60.0
 LIMIT, LIMIT_MAX = 100, 1000
@@ -84,7 +84,7 @@ def add(app: FastAPI, room: Room) -> None:
             raise NotFound("there is no such destination, or it was never told anything")
         asked = _asked(await request.body())
         id, actor = str(clock.uuid7()), caller_of(request).actor
-        if destination.startswith(PREFIX) and (asked.report_id or asked.study_uid):
+        if not has_report(destination) and (asked.report_id or asked.study_uid):
             raise Invalid(
                 "delivery-request", "a subscription is told of what happens, once: {} tries now what it is owed"
             )

@@ -15,11 +15,11 @@ from consumers.api.guard import Answer, Ask, Guard, OfSearch
 from consumers.api.room import Room
 from consumers.api.routes.lists import JSON, PAGE, limit_of, patient_key_of
 from consumers.api.walk import Deadline, Partition, Reader, merged
-from consumers.delivery.subscriptions.store import PREFIX
 from consumers.fhir.moments import date_time
 from infra.ports import Row
 from schemas.names import fold
 from schemas.roles import Permission, Scope, scope_of
+from schemas.times import has_report
 
 STUDIES_MAX: Final = 200
 ORDERS_MAX: Final = 500
@@ -95,7 +95,7 @@ async def _below(room: Room, ask: Ask, studies: Sequence[Row], zone: ZoneInfo) -
         visible = overlay.series_rows(row, series)
         parts[uid] = sorted({p for s in visible if (p := (s["body_part"] or "").strip())})
         entries.append(_study(row, parts[uid], zone))
-        entries += [_delivery(d, parts[uid], [uid], row["sites"]) for d in delivered if _handed_over(d)]
+        entries += [_delivery(d, parts[uid], [uid], row["sites"]) for d in delivered if has_report(d["destination"])]
     newest: dict[str, tuple[Row, list[str]]] = {}
     for uid, rows in zip(uids, reported, strict=False):
         for row in rows:
@@ -108,13 +108,8 @@ async def _below(room: Room, ask: Ask, studies: Sequence[Row], zone: ZoneInfo) -
     for (row, of), delivered in zip(newest.values(), given, strict=True):
         of_parts = sorted({p for u in of for p in parts[u]})
         entries.append(_report(row, of, of_parts))
-        entries += [_delivery(d, of_parts, of, (row["site"],)) for d in delivered if _handed_over(d)]
+        entries += [_delivery(d, of_parts, of, (row["site"],)) for d in delivered if has_report(d["destination"])]
     return entries
-
-
-def _handed_over(delivery: Row) -> bool:
-    """Whether it was more than a notification."""
-    return not delivery["destination"].startswith(PREFIX)
 
 
 def _order(row: Row) -> Entry:

@@ -13,10 +13,9 @@ from consumers.delivery.subscriptions.endpoint import approved
 from infra import clock
 from infra.ports import Row, Select, Tables
 from schemas.tables import Delete, Upsert
+from schemas.times import SUBSCRIPTIONS
 
 TABLE, PROGRESS, ENDPOINTS = "subscriptions", "subscription_progress", "subscription_endpoints"
-PREFIX: Final = "subscription-"
-"""Of the destinations' names."""
 ON, OFF, DELETED = "on", "off", "deleted"
 NOT_APPROVED: Final = "endpoint-not-approved"
 
@@ -43,7 +42,7 @@ class Subscription:
     @property
     def destination(self) -> str:
         """Name of its destination."""
-        return PREFIX + self.id
+        return SUBSCRIPTIONS + self.id
 
     def lives(self, now: datetime) -> bool:
         """Whether it is told of anything."""

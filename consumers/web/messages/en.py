@@ -1054,7 +1054,7 @@ MESSAGES: Mapping[str, str] = {
     "times.plot.alt": "Bars of the medians with lines to 90% and 95%; the table below has the same figures",
     "times.plot.caption": "Bar: median. Thick line: to 90%. Thin line: to 95%.",
     "times.not-drawn": "No study has taken this way yet: choose another picture.",
-    "times.more": "These figures are of an even sample: {taken} of {count} studies.",
+    "times.exact": "Of all {count} studies. The figures are within {error}% of the exact ones.",
     "times.none": "Nothing arrived in this time",
     "times.none.hint": "Choose another site or other days.",
     "times.p90": "90%",

@@ -54,8 +54,7 @@ async def times(view: View) -> Response:
         shown=shown,
         rows=rows,
         studies=found["studies"],
-        more=found["more"],
-        listed=found["listed"],
+        error=view.language.number(round(100 * found["error"])),
         picture=view.here().replace("/web/times", "/web/times.svg", 1),
         drawn=any(interval in g["intervals"] for g in found["groups"]),
     )

@@ -57,6 +57,7 @@ from streams.pack_rows import PackRow
 from streams.projections import archive as packs
 from streams.projections import patients, reports
 from streams.projections.studies import day_of_study, project, summarise
+from streams.times import Times
 from streams.to_read import ToRead
 from tests.callers import Anyone
 
@@ -199,6 +200,7 @@ class MemoryArchive:
         """The writes, and what the worker makes of them."""
         await self.tables.apply(writes)
         await ToRead(self.tables).look(writes)
+        await Times(self.tables).look(writes)
 
     def report(
         self, document: bytes, study_uids: list[str], *, report_id: str, version: int = 1, people: Sequence[Named] = ()
