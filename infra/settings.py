@@ -309,6 +309,11 @@ class Settings:
         """Where the viewer is."""
         return Path(self.stack_viewer) if self.stack_viewer else self.home / "viewer"
 
+    @property
+    def image_library(self) -> Path:
+        """Where the library is with which patients see their images."""
+        return self.viewer / "cornerstone"
+
     def spool(self, role: str) -> Path:
         """The spool folder of this process."""
         return Path(self.spool_dir) if self.spool_dir else self.home / "data" / "spool" / role

@@ -99,6 +99,13 @@ class Page:
             for kind in ("mousePressed", "mouseReleased"):
                 await self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=count)
 
+    async def swipe(self, selector: str, dx: float, steps: int = 4) -> None:
+        """A finger across the middle of an element, `dx` pixels to the right."""
+        x, y = await self._middle(selector)
+        for kind, n in (("touchStart", 0), *(("touchMove", n) for n in range(1, steps + 1)), ("touchEnd", 0)):
+            points = [] if kind == "touchEnd" else [{"x": x + dx * n / steps, "y": y}]
+            await self.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+
     async def open(self, url: str) -> None:
         """Load an address and wait until it is there."""
         await self.go(url)
@@ -111,11 +118,14 @@ class Page:
 
     async def press(self, selector: str) -> None:
         """Click in the middle of an element."""
+        await self.click(*await self._middle(selector))
+
+    async def _middle(self, selector: str) -> tuple[float, float]:
         x, y = await self.evaluate(
             f"(e => {{ e.scrollIntoView({{block: 'center'}}); const r = e.getBoundingClientRect();"
             f" return [r.x + r.width / 2, r.y + r.height / 2] }})(document.querySelector({json.dumps(selector)}))"
         )
-        await self.click(x, y)
+        return x, y
 
     async def fill(self, selector: str, text: str) -> None:
         """Put text into a field, as typed."""

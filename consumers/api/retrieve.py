@@ -294,8 +294,8 @@ class Retriever:
                 head = b""
         if boundary:
             steps.append(closing(boundary))
-        media_type = multipart_type(boundary, form.media_type) if boundary else form.media_type
-        return Plan(media_type, tag, tuple(steps))
+        alone = f"{form.media_type}; transfer-syntax={form.transfer_syntax}"  # PS3.18 §8.7.3.3, as parts say it
+        return Plan(multipart_type(boundary, form.media_type) if boundary else alone, tag, tuple(steps))
 
     async def _decoded(self, row: Row, numbers: Sequence[int]) -> list[bytes]:
         """Frames, from 1. Of a compressed instance only they are read, where it is known where they lie."""

@@ -26,6 +26,8 @@ from consumers.web.assets import PREFIX, Assets
 from consumers.web.coded_conclusion import NAMES, coded
 from consumers.web.inner import Inner, Refused
 from consumers.web.language import COOKIE, OPTION, Language, chosen, other
+from consumers.web.library import ADDRESS as LIBRARY
+from consumers.web.library import Library
 from infra import clock
 from infra.http_caller import gate_of, needs
 from infra.http_problems import MEDIA_TYPE
@@ -207,9 +209,12 @@ class Frame:
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         self.app, self.settings, self.inner, self.assets = app, settings, Inner(app), assets()
+        self.library = Library(settings.image_library)
         self.zone = ZoneInfo(settings.time_zone)
         app.router.add_api_route(PREFIX + "{name}", self.assets.serve, methods=["GET"], include_in_schema=False)
         gate_of(app).open(PREFIX + "{name}")
+        app.router.add_api_route(LIBRARY, self.library.serve, methods=["GET"], include_in_schema=False)
+        gate_of(app).open(LIBRARY)
         app.add_exception_handler(Refused, _refused)
 
     def get(self, path: str, page: Page, permission: Permission | None) -> None:

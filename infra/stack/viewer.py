@@ -6,15 +6,12 @@ unpacked: about 50 of 213 MB, without its neural networks, the viewer of microsc
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import shutil
 import tarfile
-import tempfile
 from pathlib import Path
 
 from infra.settings import Settings
-from infra.stack import npm
+from infra.stack import kept, npm
 
 PACKAGE = "@ohif/app@3.13.2"
 INTEGRITY = "sha512-WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j4G4fjEjjkycZM6C6Zk2F87BKxFfpq+jd5xXZB9E8EA=="
@@ -26,27 +23,8 @@ _LICENCE = "package/LICENSE"
 
 def install(settings: Settings) -> Path:
     """Folder with the viewer, fetched unless it is there. Raises StackError: the rest of the stack works without."""
-    folder = settings.viewer
     wanted = hashlib.sha256(f"{INTEGRITY} {LEFT_OUT}".encode()).hexdigest()
-    if _installed(folder) == wanted:
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder.with_name(f"{folder.name}.lock")).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if _installed(folder) != wanted:
-            with tempfile.TemporaryDirectory(dir=folder) as work:
-                unpacked = _unpack(npm.fetch(PACKAGE, INTEGRITY, Path(work)), Path(work) / "new")
-                shutil.rmtree(folder / "dist", ignore_errors=True)
-                unpacked.rename(folder / "dist")
-            (folder / ".sha256").write_text(wanted, encoding="ascii")
-    return folder
-
-
-def _installed(folder: Path) -> str:
-    try:
-        return (folder / ".sha256").read_text(encoding="ascii")
-    except OSError:
-        return ""
+    return kept.once(settings.viewer, wanted, lambda work: _unpack(npm.fetch(PACKAGE, INTEGRITY, work), work / "new"))
 
 
 def _unpack(archive: Path, target: Path) -> Path:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tests import axe, browser
@@ -42,10 +44,57 @@ PAGES = (
 )
 
 
+SIDE = 64
+SLOPE, INTERCEPT, CENTER, WIDTH = 2, -1024, 140, 600
+SEEN = f"""(side => {{
+  const canvas = document.querySelector("#stage canvas");
+  if (!canvas || document.getElementById("image").dataset.state !== "live") return null;
+  const {{data}} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height), found = [];
+  for (let y = 0; y < side; y++) for (let x = 0; x < side; x++) {{
+    const at = n => Math.floor((n + 0.5) * canvas.width / side);
+    found.push(data[4 * (at(y) * canvas.width + at(x))]);
+  }}
+  return found;
+}})({SIDE})"""
+"""What is on the canvas in the middle of each of the image's pixels."""
+
+
+def pixels(number: int) -> np.ndarray[Any, np.dtype[np.uint16]]:
+    """Of the study's images: a slope that falls out of the window at both ends, another way in each."""
+    rows, columns = np.mgrid[0:SIDE, 0:SIDE]
+    return np.asarray((8 * rows + 4 * columns) if number == 1 else (700 - 6 * rows + 2 * columns), dtype="<u2")
+
+
+def windowed(number: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Grey values of 0 to 255 as PS3.3 C.11.2.1.2.1 has them."""
+    units = pixels(number).astype(float) * SLOPE + INTERCEPT
+    found: np.ndarray[Any, np.dtype[np.float64]] = ((units - (CENTER - 0.5)) / (WIDTH - 1) + 0.5).clip(0, 1) * 255
+    return found
+
+
 def passwords(home: Path) -> dict[str, str]:
     """Of the embedded issuer's users."""
     lines = (home / "secrets" / "users.txt").read_text(encoding="utf-8").splitlines()
     return {name: password for name, password, *_ in (line.split("\t") for line in lines if line[:1] != "#")}
+
+
+def image(number: int) -> bytes:
+    """A file of the study."""
+    return part10(
+        f"{STUDY}.1.{number}",
+        study=STUDY,
+        series=f"{STUDY}.1",
+        rows=SIDE,
+        columns=SIDE,
+        pixels=pixels(number).tobytes(),
+        InstanceNumber=number,
+        PatientName=NAME,
+        StudyDescription=IMAGE,
+        RescaleSlope=SLOPE,
+        RescaleIntercept=INTERCEPT,
+        WindowCenter=CENTER,
+        WindowWidth=WIDTH,
+    )
 
 
 class Person:
@@ -92,6 +141,21 @@ class Person:
         raise AssertionError(f"{path} never showed {words}: {await self.page.evaluate('document.body.innerText')}")
 
 
+async def on_canvas(page: browser.Page, number: int) -> None:
+    """The viewer shows an image of the study with the window that its file names."""
+    wanted = windowed(number)
+    assert wanted.min() == 0, "the window cuts both ends"
+    assert wanted.max() == 255, "the window cuts both ends"
+    apart = np.full_like(wanted, 255.0)
+    for _ in range(150):
+        if found := await page.evaluate(SEEN):
+            apart = np.abs(np.array(found, float).reshape(SIDE, SIDE) - wanted)
+            if apart.max() <= 6 and apart.mean() < 1.5:  # between the canvas' pixels lie 3 grey values
+                return
+        await asyncio.sleep(0.2)
+    raise AssertionError(f"image {number}: apart by {apart.max():.1f}, {apart.mean():.2f} in the mean; {page.problems}")
+
+
 async def seen(person: Person) -> None:
     """All that people see, in one browser."""
     page = person.page
@@ -120,8 +184,14 @@ async def seen(person: Person) -> None:
     await person.until_shown("/web/own/accesses?lang=en", "opened the file in an emergency")
     await person.until_shown("/web/own/accesses?lang=ar", "طوارئ")
     await page.size(360)
-    for own in ("/web/own", f"/web/own/studies/{STUDY}", f"/web/own/studies/{STUDY}/images", "/web/own/accesses"):
+    for own in ("/web/own", f"/web/own/studies/{STUDY}", "/web/own/accesses"):
         await person.open(f"{own}?lang=ar")
+    # Their images: the server's drawing, then the viewer with the stored pixels; a finger turns to the next
+    await page.open(f"{person.base}/web/own/studies/{STUDY}/images?lang=ar")
+    await on_canvas(page, 1)
+    await page.swipe("#stage", 120)  # from right to left is back in Arabic
+    await on_canvas(page, 2)
+    assert "٢" in await person.look()
     await page.size(1280)
     # Every page of who looks after the archive, at a desk in one language and on a phone in the other
     await person.log_in("administrator", "/")
@@ -138,9 +208,9 @@ async def seen(person: Person) -> None:
 def test_a_glass_broken_is_seen_by_the_officer_and_the_patient(
     archive: Archive, whole: LocalStack, tmp_path: Path
 ) -> None:
-    file = part10(f"{STUDY}.1.1", study=STUDY, series=f"{STUDY}.1", PatientName=NAME, StudyDescription=IMAGE)
-    assert archive.stow([file]).status_code == 200
-    wait_until(lambda: archive.instance_count(STUDY) == 1, 60, "the study is searchable")
+    files = [image(1), image(2)]
+    assert archive.stow(files).status_code == 200
+    wait_until(lambda: archive.instance_count(STUDY) == 2, 60, "the study is searchable")
     key = archive.json(f"/studies/{STUDY}")["patient_key"]
     assert whole.sijil("users", "put", PATIENT, "patient", "--patient", key).returncode == 0
     script, known = axe.source(), passwords(whole.home)

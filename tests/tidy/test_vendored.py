@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[2] / "consumers" / "web" / "static"
-OWN = {"style.css", "mark.svg", "images.js", "print.js", "reading.js", "vendored.json"}
+OWN = {"style.css", "mark.svg", "images.js", "print.js", "reading.js", "slices.js", "vendored.json"}
 LICENCES = {"0BSD", "OFL-1.1"}
 
 

@@ -19,15 +19,17 @@ from schemas.roles import Permission
 
 SHOWN = frozenset({"final", "amended", "corrected", "appended"})
 IMAGES_MAX = 1000
-SIDE = 1024
-"""Pixels of an image on a phone, at most."""
+DRAWN = urlencode({"accept": "image/jpeg", "viewport": "1024,1024"}, safe=",/")
+"""How the server draws an image: pixels enough for a phone."""
+DOCUMENTS = frozenset({"DOC", "KO", "PR", "SR"})
+"""Modalities of series to read, not to look at (PS3.3 C.7.3.1.1.1): reports come from them."""
 WINDOWS: Mapping[str, str] = {
-    "soft": "40,400,linear",
-    "lung": "-600,1500,linear",
-    "bone": "500,2000,linear",
-    "brain": "40,80,linear",
+    "soft": "40,400",
+    "lung": "-600,1500",
+    "bone": "500,2000",
+    "brain": "40,80",
 }
-"""Of CT, in Hounsfield units: what people know by the tissue."""
+"""Of CT, center and width in Hounsfield units: what people know by the tissue."""
 
 
 def add(frame: Frame) -> None:
@@ -74,25 +76,32 @@ def _report(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def images(view: View) -> Response:
-    """The images of one series, one at a time: drawn here, so that a phone needs no viewer."""
+    """The images of one series, one at a time: drawn here, so that the first is there at once and no phone needs more.
+
+    Where a browser can, cornerstone3D then takes over (`static/slices.js`).
+    """
     uid = view.part("study")
     series = [_series(s) for s in await view.get(f"/dicom-web/studies/{uid}/series") or ()]
-    series = [s for s in series if s["images"]]
+    series = [s for s in series if s["images"] and s["modality"] not in DOCUMENTS]
     asked = view.option("series", 64)
     shown = next((s for s in series if s["uid"] == asked), series[0] if series else None)
-    urls: list[str] = []
-    if shown is not None:
-        path = f"/dicom-web/studies/{uid}/series/{shown['uid']}/instances"
-        urls = frames_of(uid, await view.get(path, limit=str(IMAGES_MAX)) or ())
+    base = f"/dicom-web/studies/{uid}/series/{shown['uid']}/instances/" if shown else ""
+    pictures = pictures_of(await view.get(base.rstrip("/"), limit=str(IMAGES_MAX)) or ()) if base else []
+    count = min(sum(frames for _, frames in pictures), IMAGES_MAX)
     number = view.option("image", 6)
-    at = min(max(int(number), 1), len(urls)) if number.isascii() and number.isdigit() and urls else 1
+    at = min(max(int(number), 1), count) if number.isascii() and number.isdigit() and count else 1
     return view.render(
         "own_images.html",
         uid=uid,
         series=series,
         shown=shown,
-        urls=urls,
+        base=base,
+        pictures=" ".join(f"{sop}:{frames}" for sop, frames in pictures),
+        count=count,
+        first=f"{base}{frame_at(pictures, at)}/rendered?{DRAWN}" if count else "",
         at=at,
+        drawn=DRAWN,
+        library=view.frame.library.url,
         windows=WINDOWS if shown is not None and shown["modality"] == "CT" else {},
         tab="studies",
     )
@@ -110,23 +119,25 @@ def _series(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def frames_of(study_uid: str, instances: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Addresses of the rendered frames of a series, in the order of its instance numbers."""
+def pictures_of(instances: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """Instances with an image and how many frames each has, in the order of their numbers."""
 
     def value(found: Mapping[str, Any], tag: str, default: int = 0) -> int:
         text = str(next(iter(found.get(tag, {}).get("Value", ())), default))
         return int(text) if text.lstrip("-").isdigit() else default
 
-    urls: list[str] = []
-    for found in sorted(instances, key=lambda i: value(i, "00200013")):
-        if not value(found, "00280010"):  # no rows: no image
-            continue
-        series, sop = (found[tag]["Value"][0] for tag in ("0020000E", "00080018"))
-        base = f"/dicom-web/studies/{study_uid}/series/{series}/instances/{sop}/frames"
-        for number in range(1, value(found, "00280008", 1) + 1):
-            options = urlencode({"accept": "image/jpeg", "viewport": f"{SIDE},{SIDE}"}, safe=",/")
-            urls.append(f"{base}/{number}/rendered?{options}")
-    return urls[:IMAGES_MAX]
+    shown = (i for i in instances if value(i, "00280010"))  # no rows: no image
+    ordered = sorted(shown, key=lambda i: value(i, "00200013"))
+    return [(i["00080018"]["Value"][0], max(value(i, "00280008", 1), 1)) for i in ordered]
+
+
+def frame_at(pictures: Sequence[tuple[str, int]], number: int) -> str:
+    """Address of one of their frames, counted from 1 through all, under that of the instances."""
+    for sop, frames in pictures:
+        if number <= frames:
+            return f"{sop}/frames/{number}"
+        number -= frames
+    raise IndexError(number)
 
 
 async def accesses(view: View) -> Response:
