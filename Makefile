@@ -38,7 +38,7 @@ test: tools  ## check, and the whole test suite on the real stack
 	$(WITHOUT) --ignore=tests/unit $(PYTEST_ARGS); doors=$$?; \
 	wait $$unit; unit=$$?; cat .unit.log; rm -f .unit.log; \
 	exit $$((checked | crash | unit | doors)) ) >.second-lane.log 2>&1 & second=$$!; \
-	$(LANE) -m connected $(KILLS:%=--ignore=%) $(PYTEST_ARGS); first=$$?; \
+	$(LANE) -m connected --ignore=tests/unit $(KILLS:%=--ignore=%) $(PYTEST_ARGS); first=$$?; \
 	wait $$second; second=$$?; cat .second-lane.log; rm -f .second-lane.log; exit $$((first | second))
 
 check: stack  ## lint, formatting, types, who imports whom, generated files
