@@ -65,6 +65,21 @@ def decode_person(data: bytes) -> Person:
         raise Invalid("person-document", "the document of a person is damaged") from e
 
 
+def names(person: Person) -> list[str]:
+    """As they are written, one of each way."""
+    listed = person.practitioner.get("name")
+    return [name for n in (listed if isinstance(listed, list) else []) if (name := _name(n))]
+
+
+def _name(name: Any) -> str:
+    """A HumanName on one line."""
+    if not isinstance(name, dict):
+        return ""
+    given = name.get("given")
+    parts = [*(given if isinstance(given, list) else []), name.get("family")]
+    return str(name.get("text") or " ".join(p for p in parts if isinstance(p, str)))
+
+
 def normal(system: str, value: str) -> str:
     """A number as it is compared: Arabic digits as ASCII, case and blanks around it aside. Raises
     Invalid(`national-id-…`) for a national ID that is none.

@@ -961,6 +961,15 @@ TABLES: tuple[Table, ...] = (
         about="Who has ever been of a site; whether they still are stands in people.",
     ),
     Table(
+        "staff_by_name",
+        # `prefix`: the token's first two characters
+        {"prefix": "text", "token": "text", "person_id": "text", "version": "int"},
+        ("prefix",),
+        ("token", "person_id"),
+        source="people",
+        about="Staff by the words of their names, folded and as they sound; how they are called now is in people.",
+    ),
+    Table(
         "register_changes",
         {
             "kind": "text",

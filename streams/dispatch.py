@@ -90,6 +90,7 @@ class Wanted:
     kind: str
     """`person`: patient and study as a pack's manifest has them (StudyPart); `shown`: an access list (list[Shown]);
     `correction`: what was decided (schemas.corrections.Document); `note`: the manifest of a rejection note (Manifest);
+    `staff`: somebody on the staff (schemas.people.Person);
     `stated`: who a hospital says that a patient is (schemas.stated.Stated);
     `step`: what a device says of its examination (schemas.steps.StepDocument);
     `order`: what an order says and said (streams.projections.orders.OrderMaterial).
@@ -175,6 +176,8 @@ def wanted(event: Event) -> Wanted | None:
             return Wanted("note", key, event.bucket, sha256)
         case ConflictResolved() | StudyCorrected() | StudyReassigned() | StudyRejected() | StudyRestored():
             return Wanted("correction", event.document_key or "", event.bucket, event.document_sha256 or "")
+        case PersonRegistered() | PersonChanged():
+            return Wanted("staff", event.document_key, event.bucket, event.document_sha256)
         case PatientStated():
             return Wanted("stated", event.document_key, event.bucket, event.document_sha256)
         case StepStarted() | StepEnded():

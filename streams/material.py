@@ -23,6 +23,7 @@ from schemas.events import Event, PackStored, Shown
 from schemas.orders import Order
 from schemas.orders import read as read_order
 from schemas.pack import Manifest, decode_manifest
+from schemas.people import Person, decode_person
 from schemas.stated import Stated
 from schemas.stated import decode as decode_stated
 from schemas.steps import StepDocument, decode_step
@@ -86,7 +87,7 @@ class Material:
 
     async def _wanted(
         self, want: Wanted | None
-    ) -> StudyPart | list[Shown] | Manifest | Document | StepDocument | OrderMaterial | Stated | None:
+    ) -> StudyPart | list[Shown] | Manifest | Document | StepDocument | OrderMaterial | Stated | Person | None:
         if want is None:
             return None
         if want.kind == "order":
@@ -104,6 +105,8 @@ class Material:
             )
         if want.kind == "stated":
             return await self._fetch(want.bucket, want.key, "stated-missing", lambda d: decode_stated(_same(want, d)))
+        if want.kind == "staff":
+            return await self._fetch(want.bucket, want.key, "person-missing", lambda d: decode_person(_same(want, d)))
         if want.kind == "step":
             return await self._fetch(want.bucket, want.key, "step-missing", lambda d: decode_step(_same(want, d)))
         if want.kind == "shown":

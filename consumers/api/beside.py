@@ -17,7 +17,7 @@ from consumers.report_pdf.letterhead import Lang
 from consumers.report_pdf.sheet import prior
 from infra.ports import Objects, Row, Tables
 from schemas.errors import Defect
-from schemas.people import Person, decode_person
+from schemas.people import Person, decode_person, names
 from schemas.report_content import content_of, person_of, signature_of
 
 _ARABIC: Final = re.compile("[\u0600-\u06ff]")
@@ -62,17 +62,3 @@ def person_at(objects: Objects, row: Row) -> Person:
     if hashlib.sha256(data).hexdigest() != row["document_sha256"]:
         raise Defect("the document of a person is not the one its event names")
     return decode_person(data)
-
-
-def names(person: Person) -> list[str]:
-    """As they are written, one of each way."""
-    return [name for n in person.practitioner.get("name", []) if (name := _name(n))]
-
-
-def _name(name: Any) -> str:
-    """A HumanName on one line."""
-    if not isinstance(name, dict):
-        return ""
-    given = name.get("given")
-    parts = [*(given if isinstance(given, list) else []), name.get("family")]
-    return str(name.get("text") or " ".join(p for p in parts if isinstance(p, str)))

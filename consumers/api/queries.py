@@ -103,6 +103,15 @@ def newest_report(report_id: str) -> Select:
     return Select("reports", {"report_id": report_id}, limit=1)
 
 
+def staff_named(start: str, limit: int, *, whole: bool = False) -> Select:
+    """Who has a word in their name that begins so (`whole`: that is so); a sound is one too (`schemas.sounds`)."""
+    partition = {"prefix": start[:PREFIX_LENGTH]}
+    if whole:
+        return Select("staff_by_name", {**partition, "token": start}, limit=limit)
+    upper = ("token", start + HIGHEST)
+    return Select("staff_by_name", partition, limit=limit, lower=("token", start), upper=upper)
+
+
 def register_changes(kind: str, year: str, limit: int, before: str) -> Select:
     """What was decided of devices or endpoints in a year, newest first; `before`: earlier than that moment."""
     upper = ("moment", before) if before else None

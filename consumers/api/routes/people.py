@@ -16,13 +16,13 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from consumers.api import queries
-from consumers.api.beside import names, person_at
+from consumers.api.beside import person_at
 from consumers.api.room import Room
 from consumers.fhir.bundle import searchset
 from infra.http_caller import needs
 from infra.ports import Row
 from schemas.errors import Invalid, NotFound
-from schemas.people import ROLE_SYSTEM, Person, by_number, has_number, number_hash
+from schemas.people import ROLE_SYSTEM, Person, by_number, has_number, names, number_hash
 from schemas.roles import Permission
 
 JSON: Final = "application/json"

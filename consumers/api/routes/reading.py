@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from consumers.api import queries, status
-from consumers.api.beside import names, person_at
+from consumers.api.beside import person_at
 from consumers.api.current import current
 from consumers.api.drafts import Drafts
 from consumers.api.guard import Answer, Ask, Guard, OfSearch, OfStudy
@@ -30,6 +30,7 @@ from schemas.dose_report import XRAY_DOSE, read
 from schemas.dose_report import of_study as dose_of_study
 from schemas.errors import Defect, Invalid, NotFound, Permanent
 from schemas.lifecycle import ORDER_CANCELLED
+from schemas.people import names
 from schemas.report_content import Dose, person_of
 from schemas.roles import Permission
 from schemas.to_read import ANY, PRIORITIES, Standing, priority_of, standing

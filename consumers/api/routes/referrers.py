@@ -1,7 +1,8 @@
-"""`GET /referrers`: doctors by a part of their name, for whoever writes an order.
+"""`GET /referrers`, `GET /colleagues`: doctors of the whole archive by a part of their name or their staff number, for
+whoever writes an order, shares a study, or names a contact or a signer.
 
-Names stand in documents in S3 alone. So the staff of the sites that the caller orders for is gone through; what was
-read is kept, since a document never changes. Somebody of another site is found by the number on their badge.
+The words of the names are a read model, folded and as they sound, so that أحمد is found by Ahmed; what is shown stands
+in documents in S3. What was read is kept, since a document never changes.
 """
 
 from __future__ import annotations
@@ -16,21 +17,25 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from consumers.api import queries
-from consumers.api.beside import names, person_at
+from consumers.api.beside import person_at
 from consumers.api.room import Room
 from infra.http_caller import caller_of, needs
 from infra.ports import Row
 from schemas.caller import ALL_SITES, Caller
 from schemas.errors import Invalid
-from schemas.names import fold, fold_tokens
-from schemas.people import STAFF_NUMBER_SYSTEM, by_number, has_number, number_hash
+from schemas.names import PREFIX_LENGTH, fold_tokens
+from schemas.people import STAFF_NUMBER_SYSTEM, by_number, has_number, names, number_hash
 from schemas.people import Person as Document
 from schemas.roles import Permission, Role
+from schemas.sounds import Asked, alike, asked, spoken
 
 REFERRERS: Final = frozenset({Role.DOCTOR, Role.RADIOLOGIST, Role.RESIDENT})
 NAME_MAX: Final = 64
-STAFF_MAX: Final = 5000
-"""Of a site, whom one question looks at; a university hospital has some two thousand doctors."""
+NAMED_MAX: Final = 1000
+"""Of a word, who have it; more, and the other words decide."""
+LOOKED_AT: Final = 200
+"""Of whom the documents are read."""
+WORDS_MAX: Final = 8
 TOLD_MAX: Final = 20
 KEPT_MAX: Final = 20_000
 AT_ONCE: Final = 16
@@ -48,47 +53,87 @@ def add(app: FastAPI, room: Room) -> None:
     """Register the route."""
     staff = Staff(room)
 
-    @app.get(
-        "/referrers",
-        tags=["Orders"],
-        summary="Doctors by `name` (parts of it, in any order) or staff number, those of the caller's sites first",
-        dependencies=[needs(Permission.ORDER_WRITE)],
-    )
-    async def referrers(request: Request) -> Response:
+    async def told(request: Request) -> Response:
         text = request.query_params.get("name", "").strip()
         if not text or len(text) > NAME_MAX:
             raise Invalid(
                 "option-name", f"name is a part of a name, or a staff number, of at most {NAME_MAX} characters"
             )
-        found = await staff.of_name(text, _sites(caller_of(request), room.settings.site))
+        found, more = await staff.of_name(text, _sites(caller_of(request), room.settings.site))
         found += [r for r in await staff.of_number(text) if r not in found]
-        body = {"referrers": found[:TOLD_MAX], "more": len(found) > TOLD_MAX}
+        body = {"referrers": found[:TOLD_MAX], "more": more or len(found) > TOLD_MAX}
         return Response(msgspec.json.encode(body), headers={"Cache-Control": "no-store"}, media_type="application/json")
 
+    for path, permission, whom in (
+        ("/referrers", Permission.ORDER_WRITE, "of an order"),
+        ("/colleagues", Permission.REPORT_WRITE, "to be told, to sign or to share with"),
+    ):
+        app.add_api_route(
+            path,
+            told,
+            methods=["GET"],
+            name=path[1:],
+            tags=["People"],
+            summary=f"Doctors {whom} by `name` (parts of it, in any order and script) or staff number, those of the"
+            " caller's sites first",
+            dependencies=[needs(permission)],
+        )
 
-def fits(text: str, name: str) -> bool:
-    """Whether each word that was typed begins a word of a name, however it is spelt. Pure."""
-    words = fold_tokens(name)
-    return all(any(word.startswith(piece) for word in words) for piece in fold_tokens(text)) and bool(fold(text))
+
+def fits(wanted: Sequence[Asked], name: str) -> bool:
+    """Whether each word that was typed begins a word of a name, however it is spelt, or sounds like it. Pure."""
+    written, heard = fold_tokens(name), spoken(name)
+
+    def there(word: Asked) -> bool:
+        if all(any(w.startswith(piece) for w in written) for piece in word.heard.words):
+            return True
+        return any(alike(word.heard, s, begins=word.begins) for s in heard)
+
+    return bool(wanted) and all(there(word) for word in wanted)
+
+
+def words_of(text: str) -> tuple[Asked, ...]:
+    """What was typed, each word the beginning of one of a name. Pure."""
+    return asked(" ".join(f"{word}*" for word in fold_tokens(text)))
 
 
 class Staff:
-    """Who works at a site, by documents that are kept."""
+    """Who works here, by documents that are kept."""
 
     def __init__(self, room: Room) -> None:
         self._room = room
         self._kept: OrderedDict[str, Document] = OrderedDict()
         self._gate = asyncio.Semaphore(AT_ONCE)
 
-    async def of_name(self, text: str, sites: Sequence[str]) -> list[Referrer]:
-        """Those of these sites whose name fits, by name."""
-        tables = self._room.views.tables
-        listed = await tables.select_many([queries.people_of(site, "", STAFF_MAX) for site in sites])
-        ids = dict.fromkeys(row["person_id"] for rows in listed for row in rows)
-        answers = await tables.select_many([queries.person(id) for id in ids]) if ids else []
-        here = [rows[0] for rows in answers if rows and set(sites) & set(rows[0]["sites"] or ())]
-        found = [r for r in await self._referrers(here) if any(fits(text, name) for name in r.names)]
-        return sorted(found, key=lambda r: r.names)
+    async def of_name(self, text: str, sites: Sequence[str]) -> tuple[list[Referrer], bool]:
+        """Those whose name fits, who are of these sites first, by name; and whether not all were looked at."""
+        wanted = words_of(text)
+        ids, cut = await self._called(wanted)
+        answers = await self._room.views.tables.select_many([queries.person(id) for id in ids]) if ids else []
+        rows = sorted((r[0] for r in answers if r and _is_able(r[0])), key=lambda row: _elsewhere(row["sites"], sites))
+        found = [r for r in await self._referrers(rows[:LOOKED_AT]) if any(fits(wanted, name) for name in r.names)]
+        shown = sorted(found, key=lambda r: (_elsewhere(r.sites, sites), r.names))
+        return shown, cut or len(rows) > LOOKED_AT
+
+    async def _called(self, wanted: Sequence[Asked]) -> tuple[list[str], bool]:
+        """Ids of those who may be called so, and whether there are more: of a word that too many have the others
+        decide.
+        """
+        found: list[set[str]] = []
+        cut: list[set[str]] = []
+        for word in wanted[:WORDS_MAX]:
+            pieces = sorted(set(word.heard.words))
+            if any(len(piece) < PREFIX_LENGTH for piece in pieces):
+                continue  # a letter alone is everybody's
+            selects = [queries.staff_named(piece, NAMED_MAX) for piece in pieces]
+            if word.token:
+                selects.append(queries.staff_named(word.token, NAMED_MAX, whole=not word.begins))
+            answers = await self._room.views.tables.select_many(selects)
+            ids = {r["person_id"] for rows in answers for r in rows}
+            (cut if any(len(rows) == NAMED_MAX for rows in answers) else found).append(ids)
+        all_of_them = found or cut
+        both = sorted(set.intersection(*all_of_them)) if all_of_them else []
+        return both[:NAMED_MAX], (bool(cut) and not found) or len(both) > NAMED_MAX
 
     async def of_number(self, text: str) -> list[Referrer]:
         """Who has this person id or staff number, wherever they work."""
@@ -108,7 +153,7 @@ class Staff:
         return await self._referrers(meant)
 
     async def _referrers(self, rows: Sequence[Row]) -> list[Referrer]:
-        able = [r for r in rows if r["active"] and REFERRERS & set(r["roles"] or ())]
+        able = [r for r in rows if _is_able(r)]
         return [
             Referrer(row["person_id"], names(person), list(row["sites"] or ()))
             for row, person in zip(able, await self._documents(able), strict=True)
@@ -127,6 +172,14 @@ class Staff:
         while len(self._kept) > KEPT_MAX:
             self._kept.popitem(last=False)
         return found
+
+
+def _is_able(row: Row) -> bool:
+    return bool(row["active"]) and bool(REFERRERS & set(row["roles"] or ()))
+
+
+def _elsewhere(theirs: Sequence[str] | None, sites: Sequence[str]) -> bool:
+    return not set(sites) & set(theirs or ())
 
 
 def _sites(caller: Caller, home: str) -> list[str]:

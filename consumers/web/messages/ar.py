@@ -67,7 +67,7 @@ MESSAGES: Mapping[str, str] = {
     "order.referrer.find": "ابحث عن الطبيب",
     "order.requester": "أي طبيب هو؟",
     "order.requester.none": "ليس منهم: الاسم وحده",
-    "order.requester.nobody": "لا أحد بهذا الاسم مسجل في مستشفاك: يُكتب الاسم وحده في الطلب.",
+    "order.requester.nobody": "لا أحد مسجل بهذا الاسم: يُكتب الاسم وحده في الطلب.",
     "order.fill": "املأ من الرقم القومي",
     "order.question": "السؤال الإكلينيكي",
     "order.place": "سجّل الطلب واطبع الإيصال",

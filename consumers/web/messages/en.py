@@ -67,7 +67,7 @@ MESSAGES: Mapping[str, str] = {
     "order.referrer.find": "Find the doctor",
     "order.requester": "Which doctor is it?",
     "order.requester.none": "None of these: the name alone",
-    "order.requester.nobody": "Nobody of this name is registered at your site: the name alone stands on the order.",
+    "order.requester.nobody": "Nobody of this name is registered: the name alone stands on the order.",
     "order.fill": "Fill from the national ID",
     "order.question": "Clinical question",
     "order.place": "Place order and print slip",

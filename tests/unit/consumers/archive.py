@@ -252,7 +252,14 @@ class MemoryArchive:
 
     def told(self, event: Event) -> None:
         """An event of a kind that is projected by itself."""
-        asyncio.run(self.wrote(dispatch.project(self._fact(topic_of(event), event))))
+
+        async def run() -> None:
+            material = Material(self.objects, documents="sijil-documents", missing_s=0)
+            (wanted,) = await material.wanted([event])
+            material.close()
+            await self.wrote(dispatch.project(self._fact(topic_of(event), event), wanted))
+
+        asyncio.run(run())
 
     def ordered(self) -> None:
         """What the order doors have published up to now is projected."""

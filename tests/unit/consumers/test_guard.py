@@ -29,6 +29,7 @@ from tests.unit.consumers.test_fhir_doors import ORDER, ordered
 STAFF = {
     "/people",
     "/referrers",
+    "/colleagues",
     "/fhir/Practitioner",
     "/fhir/Practitioner/{person}",
     "/fhir/PractitionerRole",

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from html import unescape
+from types import SimpleNamespace
+from typing import cast
 
 import httpx
 import pytest
 
+from consumers.api.room import Room
+from consumers.api.routes import referrers
 from consumers.web.routes import orders as pages
 from infra import clock
 from schemas.caller import Caller
@@ -159,8 +164,9 @@ def doctor(desk: Clerk, id: str, *names: str, site: str = "CAI-01", role: str = 
         stated_by="person:1",
         recorded="2025-03-01T08:00:00Z",
     )
-    data, key = encode_person(person), f"people/by-id/{id}/1.json"
+    data = encode_person(person)
     digest = hashlib.sha256(data).hexdigest()
+    key = f"people/by-id/{id}/{digest}.json"
     desk.archive.objects.put("sijil-documents", key, data, sha256=digest)
     desk.archive.told(
         PersonRegistered(
@@ -188,17 +194,24 @@ def staffed(desk: Clerk) -> Clerk:
 
 def test_the_doctor_is_chosen_by_name(staffed: Clerk) -> None:
     piece = staffed.ask("/web/orders/referrers", {"referrer_name": "sam"})
-    assert options(piece.text) == ["dr-2", "dr-1"]
+    assert options(piece.text) == ["dr-2", "dr-1", "dr-3"], "those of other sites behind those of here"
     assert "<html" not in piece.text
     assert options(staffed.ask("/web/orders/referrers", {"referrer_name": "احمد"}).text) == ["dr-1"]
-    assert options(staffed.ask("/web/orders/referrers", {"referrer_name": "samy ahmed"}).text) == ["dr-1"]
+    for text, who in (
+        ("samy ahmed", "dr-1"),
+        ("ahmad s", "dr-1"),
+        ("سامي أحمد", "dr-1"),
+        ("Elsewhere Sam", "dr-3"),
+        ("سامي نبيل", "dr-2"),
+    ):
+        assert options(staffed.ask("/web/orders/referrers", {"referrer_name": text}).text) == [who], text
     assert options(staffed.ask("/web/orders/referrers", {"referrer_name": "dr-3"}).text) == ["dr-3"], "by id, anywhere"
     nobody = staffed.ask("/web/orders/referrers", {"referrer_name": "Zaki"}).text
     assert options(nobody) == []
     assert "Nobody of this name" in nobody
     # Without JavaScript the same by a button, and nothing that was typed is lost
     page = staffed.place(referrer_name="sam", step="find", reason="headache", exam="")
-    assert (page.status_code, options(page.text)) == (200, ["dr-2", "dr-1"])
+    assert (page.status_code, options(page.text)) == (200, ["dr-2", "dr-1", "dr-3"])
     assert "headache" in page.text
     assert staffed.archive.journal.events(OrderPlaced) == []
     slip = staffed.place(referrer_name="sam", requester="dr-1")
@@ -208,6 +221,26 @@ def test_the_doctor_is_chosen_by_name(staffed: Clerk) -> None:
     shown = staffed.ask(AT).text
     assert "Dr Ahmed Samy" in shown, "the registered name, not what was typed to find it"
     assert '<option value="dr-1" selected>' in shown
+
+
+def test_whoever_is_called_otherwise_now_or_has_left_is_not_found(staffed: Clerk) -> None:
+    doctor(staffed, "dr-3", "Nabil Elsewhere", site="ALX-1")
+    doctor(staffed, "dr-2", "Samy Nabil", role="technician")
+    found = staffed.ask("/web/orders/referrers", {"referrer_name": "sam"})
+    assert options(found.text) == ["dr-1"], "rows of names that they had stay, and are looked at again"
+    assert options(staffed.ask("/web/orders/referrers", {"referrer_name": "nabil"}).text) == ["dr-3"]
+
+
+def test_a_name_that_too_many_have_is_told_by_its_other_words(staffed: Clerk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(referrers, "NAMED_MAX", 2)
+    archive = staffed.archive
+    room = SimpleNamespace(views=SimpleNamespace(tables=archive.tables), objects=archive.objects)
+    staff = referrers.Staff(cast(Room, room))
+    common, more = asyncio.run(staff.of_name("samy", ["CAI-01"]))
+    assert more, "more have it than are looked at"
+    assert len(common) <= 2
+    (one,), more = asyncio.run(staff.of_name("samy elsewhere", ["CAI-01"]))
+    assert (one.person_id, more) == ("dr-3", False)
 
 
 def test_a_choice_of_another_name_is_said(staffed: Clerk) -> None:
