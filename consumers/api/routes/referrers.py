@@ -66,7 +66,7 @@ def add(app: FastAPI, room: Room) -> None:
 
     for path, permission, whom in (
         ("/referrers", Permission.ORDER_WRITE, "of an order"),
-        ("/colleagues", Permission.REPORT_WRITE, "to be told, to sign or to share with"),
+        ("/colleagues", Permission.REPORT_DRAFT, "to be told, to sign or to share with"),
     ):
         app.add_api_route(
             path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from schemas.events import (
     StudyReopened,
 )
 from schemas.identity import patient_key
+from schemas.people import Person, encode_person
 from schemas.tables import Write
 from schemas.topics import topic_of
 from streams.apply import Projector, fact_of
@@ -56,6 +58,13 @@ packs = st.builds(
     header=headers,
 )
 gaps_ms = st.integers(0, 2 * QUIET_MS)
+
+
+def person(n: int) -> bytes:
+    """The document of a person event: whoever it is has another name each time."""
+    names = [{"text": text} for text in ("منى حسن", "Mona Hassan", f"Name {n}")[n % 2 :]]
+    said: dict[str, Any] = {"stated_by": "person:1", "recorded": "2025-03-01T08:00:00Z"}
+    return encode_person(Person(person_id=f"dr-{n % 2}", version=n + 1, practitioner={"name": names}, **said))
 
 
 def others(n: int) -> list[Event]:
@@ -116,9 +125,9 @@ def others(n: int) -> list[Event]:
             stated_by="person:1",
             recorded="2025-03-01T08:00:00Z",
             bucket=DOCUMENTS,
-            document_key="p",
-            document_size=n,
-            document_sha256=sha(str(n)),
+            document_key=f"p{n}",
+            document_size=len(person(n)),
+            document_sha256=hashlib.sha256(person(n)).hexdigest(),
         ),
         AccessGranted(**who, study_uid="1.2.3", shown=[Shown(study_uid="1.2.3", patient_key=KEY)]),
         AccessUsed(**who, study_uid="1.2.3", patient_key=KEY, uses=n + 1, last_used="2025-03-01T08:00:00Z"),
@@ -155,6 +164,7 @@ class World:
             else:
                 event = pack.put(self.objects)
             used.add(pack.n)
+            self.objects.put(DOCUMENTS, f"p{pack.n}", person(pack.n), sha256=hashlib.sha256(person(pack.n)).hexdigest())
             now += gap
             self.times.append(now)
             self.add(event)
