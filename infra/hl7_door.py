@@ -22,9 +22,11 @@ from infra.kafka import KafkaLog
 from infra.known_studies import KnownStudies
 from infra.mllp import MB, Answer, Limits, MllpServer
 from infra.objects import S3Objects
+from infra.patient_secret import Holder
 from infra.ports import Objects, Tables
 from infra.settings import Settings, SettingsError
 from schemas.errors import Defect, Transient
+from schemas.patient_keys import PatientSecrets
 from schemas.tables import STATE_KEYSPACE
 
 __all__ = ["Hl7Door", "command"]
@@ -44,9 +46,19 @@ class Hl7Door:
     """What a room needs of the process that answers HL7 v2. Everything runs on one event loop."""
 
     def __init__(
-        self, settings: Settings, *, chain: ChainedLog, objects: Objects, views: Tables, state: Tables
+        self,
+        settings: Settings,
+        *,
+        chain: ChainedLog,
+        objects: Objects,
+        views: Tables,
+        state: Tables,
+        secrets: PatientSecrets | None = None,
     ) -> None:
-        """`views`: the read models that answer; the process starts again on others. `state`: `sijil_state`."""
+        """`views`: the read models that answer; the process starts again on others. `state`: `sijil_state`. `secrets`:
+        of patient keys; None: it makes none.
+        """
+        self.secrets = secrets
         self.settings, self.chain, self.objects, self.views, self.state = settings, chain, objects, views, state
         self.studies: KnownStudies | None = None
         """What is known of studies; None while no room answers that."""
@@ -69,9 +81,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
             log.warning("active keyspace unknown", reason=str(error))
             await asyncio.sleep(RETRY_S)
     views, state = connected.with_keyspace(keyspace), connected.with_keyspace(STATE_KEYSPACE)
+    secrets, holder = None, None
+    if settings.patient_secret:
+        holder = Holder.of(settings, "hl7", connected)
+        secrets = await holder.admitted()
     objects, kafka = S3Objects(settings), KafkaLog(settings)
     chain = await asyncio.to_thread(ChainedLog.open, settings, "hl7", kafka, objects)
-    door = Hl7Door(settings, chain=chain, objects=objects, views=views, state=state)
+    door = Hl7Door(settings, chain=chain, objects=objects, views=views, state=state, secrets=secrets)
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda e: e.name):
         entry.load()(door)
     if door.answer is None:
@@ -88,12 +104,19 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
     log.info("hl7 door opens", keyspace=keyspace)
     try:
         return await service.until_stopped(
-            stop, [service.watch_keyspace(views), *(_forever(task) for task in door.tasks)]
+            stop,
+            [
+                service.watch_keyspace(views),
+                *(_forever(task) for task in door.tasks),
+                *([holder.watch()] if holder is not None else ()),
+            ],
         )
     finally:
         await asyncio.gather(*(server.close(GRACE_S) for server in servers))
         await asyncio.to_thread(chain.close, CHAIN_CLOSE_S)
         kafka.close()
+        if holder is not None:
+            await holder.released()
         connected.close()
         health.close()
 

@@ -149,7 +149,11 @@ class Settings:
     bucket_anchors: str = _s("sijil-anchors", "heads of the event chains")
 
     # secrets of the archive
-    patient_secret: str = _s("", "hex; key of the HMAC that makes patient keys (worker and hl7)", secret=True)
+    patient_secret: str = _s(
+        "",
+        "hex; key of the HMAC that makes patient keys (worker and hl7); k2:HEX,k1:HEX while a newer replaces it",
+        secret=True,
+    )
     search_secret: str = _s("", "hex; key of the HMAC over what was searched for (api and gateway)", secret=True)
     dead_letter_key: str = _s(
         "", "hex, 32 bytes; AES-256-GCM key of dead-letter payloads (worker, operator)", secret=True

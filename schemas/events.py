@@ -357,7 +357,7 @@ class _Identity(Event, frozen=True, kw_only=True):
     """The file that stays."""
     other_key: Pseudonym
     reason: Code
-    """`proposal`, `administrator`, `adt-a40`, `key-rotated` …"""
+    """`proposal`, `administrator`, `adt-a40` …"""
     stated_by: Actor
     recorded: Time
 
@@ -385,6 +385,18 @@ class PatientKeptApart(_Identity, frozen=True, kw_only=True):
     """Two files that look alike are of two people: they are not proposed again. `patient_key` is the lesser one."""
 
     TYPE = "patient.kept-apart.v1"
+
+
+class PatientAliased(Event, frozen=True, kw_only=True):
+    """A number that made `patient_key` makes `alias` under a newer secret: it finds the same file, for ever."""
+
+    TYPE = "patient.aliased.v1"
+    TOPIC = "patients"
+    patient_key: Pseudonym
+    alias: Pseudonym
+
+    def key(self) -> str:
+        return self.patient_key
 
 
 # ------------------------------------------------------------------------------------------------ people
@@ -965,6 +977,7 @@ EVENTS: tuple[type[Event], ...] = (
     TreatingEnded,
     PatientLinked,
     PatientUnlinked,
+    PatientAliased,
     PatientKeptApart,
     PersonRegistered,
     PersonChanged,

@@ -119,7 +119,7 @@ class PatientKey:
     """Which file a study belongs to, and why."""
 
     value: str
-    """`k1:` and 43 characters of base64url: a pseudonym, safe for the log."""
+    """`k`, generation of the secret, `:` and 43 characters of base64url: a pseudonym, safe for the log."""
     basis: str
     """`national-id`, `local` (site's own number) or `study` (no identifier: a file of this study alone)."""
     proposal: str = ""
@@ -128,6 +128,11 @@ class PatientKey:
 
 
 _PATIENT_KEY = re.compile(r"k[0-9]{1,4}:[A-Za-z0-9_-]{43}\Z")
+
+
+def generation_of(key: str) -> int:
+    """Generation of the secret that made a patient key."""
+    return int(key[1 : key.index(":")])
 
 
 def is_patient_key(value: str) -> bool:
@@ -144,39 +149,40 @@ def is_placeholder(patient_id: str) -> bool:
 
 
 def patient_key(
-    secret: bytes, *, patient_id: str, issuer: str, birth_date: str, sex: str, study_uid: str
+    secret: bytes, generation: int = 1, *, patient_id: str, issuer: str, birth_date: str, sex: str, study_uid: str
 ) -> PatientKey:
-    """The key of design §Patients: two strangers never share a file.
+    """The key that a number makes under a secret: two strangers never share a file. `generation`: of the secret.
 
+    Whose file it is also follows from the secrets before (schemas.patient_keys), which is what processes ask.
     `issuer` is never empty: the sending site's when the dataset names none; a national ID that does not agree makes no
     national key either where the dataset names the state as its issuer. `birth_date` is DICOM's YYYYMMDD, `sex` M,
     F or O; a national ID needs both to agree, an absent one does not agree.
     """
     if is_placeholder(patient_id):
-        return PatientKey(_key(secret, "study", study_uid), KEY_STUDY)
+        return PatientKey(_key(secret, generation, "study", study_uid), KEY_STUDY)
     if issuer == NATIONAL_ISSUER:
         issuer = UNPROVED
     try:
         national = NationalID.parse(patient_id)
     except Invalid:
-        return PatientKey(_key(secret, issuer, _local(patient_id)), KEY_LOCAL)
+        return PatientKey(_key(secret, generation, issuer, _local(patient_id)), KEY_LOCAL)
     if birth_date == national.birth_date.strftime("%Y%m%d") and sex == national.sex:
         proposal = "" if national.check_agrees else "national-id-check-digit"
-        return PatientKey(_key(secret, NATIONAL_ISSUER, national.value), KEY_NATIONAL, proposal)
-    return PatientKey(_key(secret, issuer, _local(patient_id)), KEY_LOCAL, "national-id-mismatch")
+        return PatientKey(_key(secret, generation, NATIONAL_ISSUER, national.value), KEY_NATIONAL, proposal)
+    return PatientKey(_key(secret, generation, issuer, _local(patient_id)), KEY_LOCAL, "national-id-mismatch")
 
 
 def _local(patient_id: str) -> str:
     return ascii_digits(patient_id).strip().upper()
 
 
-def _key(secret: bytes, issuer: str, identifier: str) -> str:
+def _key(secret: bytes, generation: int, issuer: str, identifier: str) -> str:
     if not secret:
         raise Invalid("patient-secret-missing", "patient keys need SIJIL_PATIENT_SECRET")
     # The length in front keeps ("ab", "c") and ("a", "bc") apart.
     message = f"{len(issuer)}:{issuer}{identifier}".encode()
     digest = hmac.new(secret, message, hashlib.sha256).digest()
-    return "k1:" + urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return f"k{generation}:" + urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 # ------------------------------------------------------------------------------------------------ derived ids

@@ -22,6 +22,10 @@ class Stated(msgspec.Struct, frozen=True, kw_only=True):
     sex: str
     """M, F or O."""
     phone: str
+    locals: tuple[str, ...] = ()
+    """All of the hospital's own numbers."""
+    locals_issuer: str = ""
+    """Who issues them."""
 
 
 _decoder = msgspec.json.Decoder(Stated)

@@ -19,6 +19,9 @@ STATE_KEYSPACE = "sijil_state"
 INVITATION_TTL_S = 100 * 86_400
 """Longer than any link holds."""
 
+HOLDER_TTL_S = 30
+"""Whoever makes patient keys and has not said so for so long makes none any more."""
+
 _RESERVED = frozenset(
     """add allow alter and apply asc authorize batch begin by columnfamily create default delete desc describe drop
     entries execute from full grant if in index infinity insert into is keyspace limit materialized mbean mbeans modify
@@ -479,6 +482,8 @@ TABLES: tuple[Table, ...] = (
             "stated_birth_date": "text",
             "stated_sex": "text",
             "stated_phone": "text",
+            "stated_locals": "frozen<list<text>>",
+            "stated_locals_issuer": "text",
             "stated_by": "text",
             "stated": "text",
         },
@@ -529,6 +534,13 @@ TABLES: tuple[Table, ...] = (
         frozenset({"moment"}),
         source="patients",
         about="What was decided of files by the month of the log, newest first.",
+    ),
+    Table(
+        "patient_aliases",
+        {"alias": "text", "patient_key": "text"},
+        ("alias",),
+        source="patients",
+        about="Which file a number has that makes this key under a newer secret; its write time is always the same.",
     ),
     Table(
         "patients_by_birth_date",
@@ -1106,6 +1118,21 @@ STATE_TABLES: tuple[Table, ...] = (
         {"name": "text", "keyspace_name": "text", "switched": "timestamp"},
         ("name",),
         about="Which keyspace answers: the one row 'active'. A rebuild fills another and switches here.",
+    ),
+    Table(
+        "patient_secrets",
+        {"name": "text", "fingerprints": "frozen<list<text>>"},
+        ("name",),
+        about="By which secrets patient keys are made, the newest first: the one row 'patient'. Two: one replaces the"
+        " other.",
+    ),
+    Table(
+        "patient_secret_holders",
+        {"name": "text", "holder": "text", "seen": "timestamp"},
+        ("name",),
+        ("holder",),
+        about="Who makes patient keys at this moment, or retires a secret: each says so again every few seconds.",
+        ttl_s=HOLDER_TTL_S,
     ),
     Table(
         "ae_titles",

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+from infra.patient_keys import PatientKeys
 from infra.ports import Select, Stored, Tables
 from schemas.envelope import decode
 from schemas.errors import Invalid
 from schemas.events import PackStored
 from schemas.pack import Manifest
+from schemas.patient_keys import Keys, PatientSecrets
 from schemas.tables import Upsert, Write
 from streams import corrections, counting
 from streams.alike import LISTS, Alike
@@ -53,13 +56,15 @@ class Applied:
     failed: list[tuple[Fact, Invalid]] = field(default_factory=list)
     """Facts for the dead letters."""
     writes: int = 0
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Key of a number under the newest secret → key of its file, where nobody knows that yet."""
 
 
 class Projector:
     """Applies facts to one keyspace."""
 
-    def __init__(self, tables: Tables, material: Material, secret: bytes) -> None:
-        self._tables, self._material, self._secret = tables, material, secret
+    def __init__(self, tables: Tables, material: Material, secrets: PatientSecrets) -> None:
+        self._tables, self._material, self._keys = tables, material, PatientKeys(tables, secrets)
         self._said: set[tuple[str, ...]] = set()
         self._alike, self._to_read, self._times = Alike(tables), ToRead(tables), Times(tables)
 
@@ -103,14 +108,22 @@ class Projector:
 
     async def _others(self, facts: Sequence[Fact], applied: Applied) -> list[Write]:
         materials = await self._material.wanted(f.event for f in facts)
-        writes: list[Write] = []
-        for fact, material in zip(facts, materials, strict=True):
-            try:
-                if isinstance(material, Invalid):
-                    raise material
-                writes += within(project(fact, material, self._secret))
-            except Invalid as error:
-                applied.failed.append((fact, error))
+
+        def projected(keys: Keys) -> tuple[list[Write], list[tuple[Fact, Invalid]]]:
+            writes: list[Write] = []
+            failed: list[tuple[Fact, Invalid]] = []
+            for fact, material in zip(facts, materials, strict=True):
+                try:
+                    if isinstance(material, Invalid):
+                        raise material
+                    writes += within(project(fact, material, keys))
+                except Invalid as error:
+                    failed.append((fact, error))
+            return writes, failed
+
+        (writes, failed), aliases = await self._keys.made(projected)
+        applied.failed += failed
+        applied.aliases |= aliases
         return writes
 
     async def _corrections(self, facts: Sequence[Fact], applied: Applied) -> list[Write]:
@@ -132,13 +145,9 @@ class Projector:
                 )
             )
             materials = await self._material.wanted(f.event for f in found)
-            folded = corrections.fold(
-                found,
-                [corrections.Row.read(row) for row in old],
-                materials,
-                PackRow.read(first[0]) if first else None,
-                self._secret,
-            )
+            before, begun = [corrections.Row.read(row) for row in old], PackRow.read(first[0]) if first else None
+            folded, aliases = await self._keys.made(partial(corrections.fold, found, before, materials, begun))
+            applied.aliases |= aliases
             writes += folded.writes
             applied.failed += folded.failed
         return writes
@@ -156,16 +165,20 @@ class Projector:
         wanted = [f for found, old in zip(studies.values(), before, strict=True) for f in fresh(found, old)]
         fetched = await self._material.manifests(wanted)
         manifests: dict[str, dict[int, Manifest | Invalid]] = {uid: {} for uid in studies}
-        arrived: list[Folded] = []
         for fact, manifest in zip(wanted, fetched, strict=True):
             manifests[fact.event.key()][fact.offset] = manifest
-        writes: list[Write] = []
-        for (uid, found), old in zip(studies.items(), before, strict=True):
-            folded = fold(found, old, manifests[uid], self._secret)
-            writes += folded.writes
-            applied.failed += folded.failed
-            if folded.arrivals:
-                arrived.append(folded)
+
+        def every(keys: Keys) -> list[Folded]:
+            return [
+                fold(found, old, manifests[uid], keys)
+                for (uid, found), old in zip(studies.items(), before, strict=True)
+            ]
+
+        folded, aliases = await self._keys.made(every)
+        applied.aliases |= aliases
+        writes = [write for one in folded for write in one.writes]
+        applied.failed += [failure for one in folded for failure in one.failed]
+        arrived = [one for one in folded if one.arrivals]
         self._remember(arrived)
         applied.studies += arrived
         return writes + await self._counts(arrived)

@@ -12,6 +12,7 @@ from schemas.errors import Invalid
 from schemas.events import PackStored
 from schemas.identity import PatientKey
 from schemas.pack import Manifest
+from schemas.patient_keys import Keys
 from schemas.tables import Write
 from streams import rejection_notes
 from streams.completeness import arrived
@@ -61,7 +62,7 @@ def fresh(facts: Sequence[Fact], before: Sequence[PackRow]) -> list[Fact]:
 
 
 def fold(
-    facts: Sequence[Fact], before: Sequence[PackRow], manifests: Mapping[int, Manifest | Invalid], secret: bytes
+    facts: Sequence[Fact], before: Sequence[PackRow], manifests: Mapping[int, Manifest | Invalid], keys: Keys
 ) -> Folded:
     """`facts`: one study's, by offset. `before`: its rows below the first of them. `manifests`: by offset of the fact,
     or why there is none.
@@ -84,7 +85,7 @@ def fold(
                 manifest = Invalid("pack-id-failed")
             if isinstance(manifest, Invalid):
                 raise manifest
-            projected = project(fact, manifest, secret)
+            projected = project(fact, manifest, keys)
             written = within(projected.writes)
             notes = rejection_notes.found(manifest)
         except Invalid as error:

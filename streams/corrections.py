@@ -18,9 +18,9 @@ from schemas import overlay as overlays
 from schemas.corrections import BY_TAG, PATIENT_TAGS, Correction, Document, decode_correction, encode
 from schemas.errors import Invalid
 from schemas.events import Event, StudyRejected
-from schemas.identity import patient_key
 from schemas.overlay import Choice, Overlay, Rejection
 from schemas.pack import Manifest
+from schemas.patient_keys import Keys
 from schemas.tables import EVER, Upsert, Write
 from streams import rejection_notes
 from streams.facts import Fact
@@ -64,7 +64,7 @@ class Folded:
 
 
 def fold(
-    facts: Sequence[Fact], before: Sequence[Row], materials: Sequence[Any], first: PackRow | None, secret: bytes
+    facts: Sequence[Fact], before: Sequence[Row], materials: Sequence[Any], first: PackRow | None, keys: Keys
 ) -> Folded:
     """`facts`: one study's, by offset. `before`: its rows below the first of them. `materials`: what `dispatch.wanted`
     asked for, or why it is not there. `first`: the study's first pack; None when the read models have none.
@@ -86,7 +86,7 @@ def fold(
             content = _content(fact.event, material)
             after = [*rows, Row(fact.offset, id, content)]
             number = {"number": material.number} if isinstance(material, Document) else {}
-            written = within([*_rows(fact, content, number), *_summarised(after, first, secret)])
+            written = within([*_rows(fact, content, number), *_summarised(after, first, keys)])
         except Invalid as error:
             failed.append((fact, error))
             continue
@@ -152,33 +152,37 @@ def _rows(fact: Fact, content: Correction, number: Mapping[str, int]) -> Iterato
 # ------------------------------------------------------------------------------------------------ all together
 
 
-def _summarised(rows: Sequence[Row], first: PackRow, secret: bytes) -> Iterator[Upsert]:
+def _summarised(rows: Sequence[Row], first: PackRow, keys: Keys) -> Iterator[Upsert]:
     uid, offset = first.study_uid, rows[-1].offset
     found = laid_over(rows)
     before, study = first.summary.study, corrected(first.summary.study, found.study, first.site)
     whose = first.patient_key
     if _IDENTIFYING & found.study.keys():
-        whose = patient_key(
-            secret,
-            patient_id=study.patient_id,
-            issuer=study.issuer,
-            birth_date=study.birth_date,
-            sex=study.sex,
-            study_uid=uid,
-        ).value
+        whose = key_of(study, uid, keys)
         found = msgspec.structs.replace(found, patient_key=whose)
     yield Upsert("studies", {"study_uid": uid}, {"overlay": overlays.encode(found)}, offset)
     day = day_of_study(first)
-    keys = list(index_keys(before, uid, first.patient_key, day))
+    places = list(index_keys(before, uid, first.patient_key, day))
     today = study.study_date or day
     for table, key in index_keys(study, uid, whose, today):
-        if (table, key) not in keys:
-            keys.append((table, key))
-    for table, key in keys:
+        if (table, key) not in places:
+            places.append((table, key))
+    for table, key in places:
         yield Upsert(table, key, {"corrected": True}, offset)
     if (study.patient_name, today) != (before.patient_name, day):
         yield from vocabulary(study.patient_name, today[:6], offset)
     yield from _counts(rows, uid, day, "" if found.whole else today, offset)
+
+
+def key_of(study: StudyPart, uid: str, keys: Keys) -> str:
+    """Whose a study is that says so."""
+    return keys.of(
+        patient_id=study.patient_id,
+        issuer=study.issuer,
+        birth_date=study.birth_date,
+        sex=study.sex,
+        study_uid=uid,
+    ).value
 
 
 def _counts(rows: Sequence[Row], uid: str, counted: str, today: str, offset: int) -> Iterator[Upsert]:

@@ -37,6 +37,7 @@ from schemas.events import (
     OrderPlaced,
     PackArchived,
     PackStored,
+    PatientAliased,
     PatientKeptApart,
     PatientLinked,
     PatientSeen,
@@ -64,6 +65,7 @@ from schemas.events import (
     TreatingEnded,
     TreatingStated,
 )
+from schemas.patient_keys import Keys
 from schemas.tables import Write
 from schemas.topics import TOPICS, topic_of
 from streams.facts import Fact
@@ -104,7 +106,7 @@ class Wanted:
     """Of an order: key of the version before, in the same bucket; empty: there is none."""
 
 
-# Projections with the two to four arguments (fact, its event, what was wanted, the secret of patient keys).
+# Projections with the two to four arguments (fact, its event, what was wanted, what makes patient keys).
 Project = Callable[..., list[Write]]
 
 PROJECT: Mapping[type[Event], Project] = {
@@ -119,6 +121,7 @@ PROJECT: Mapping[type[Event], Project] = {
     PatientLinked: patients.linked,
     PatientUnlinked: patients.unlinked,
     PatientKeptApart: patients.kept_apart,
+    PatientAliased: patients.aliased,
     TreatingStated: patients.treating_stated,
     TreatingEnded: patients.treating_ended,
     PersonRegistered: people.stated,
@@ -151,7 +154,7 @@ PROJECT: Mapping[type[Event], Project] = {
     AccessUninvited: accesses.uninvited,
 }
 KEYED: frozenset[type[Event]] = frozenset({OrderPlaced, OrderChanged, OrderCancelled})
-"""Projected with the secret: whose patient key they are follows from what their documents say."""
+"""Projected with `Keys`: whose patient key they are follows from what their documents say."""
 BY_STUDY: frozenset[type[Event]] = frozenset({PackStored})
 CORRECTIONS: frozenset[type[Event]] = frozenset(
     {ConflictResolved, StudyCorrected, StudyReassigned, StudyRejected, StudyRestored}
@@ -188,10 +191,10 @@ def wanted(event: Event) -> Wanted | None:
             return None
 
 
-def project(fact: Fact, material: Any = None, secret: bytes = b"") -> list[Write]:
+def project(fact: Fact, material: Any = None, keys: Keys | None = None) -> list[Write]:
     """Writes of a fact whose type is in PROJECT or NOT_PROJECTED (none). `material` is what `wanted` asked for."""
     if type(fact.event) in NOT_PROJECTED:
         return []
     extra: tuple[Any, ...] = () if material is None else (material,)
-    extra += (secret,) if type(fact.event) in KEYED else ()
+    extra += (keys,) if type(fact.event) in KEYED else ()
     return PROJECT[type(fact.event)](fact, fact.event, *extra)

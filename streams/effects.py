@@ -5,9 +5,11 @@ Writes to the read models are `schemas.tables.Upsert` and `Delete`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from schemas.events import Event
+from schemas.events import Event, PatientAliased
+from schemas.identity import derived_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,14 @@ class Emit:
     event: Event
     id: str
     subject: str
+
+
+def aliased(aliases: Mapping[str, str]) -> list[Emit]:
+    """Under which keys files are found as well: alias → key of the file."""
+    return [
+        Emit(PatientAliased(patient_key=key, alias=alias), derived_id(PatientAliased.TYPE, alias), key)
+        for alias, key in aliases.items()
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,10 @@ from infra.cassandra import CassandraTables
 from infra.kafka import KafkaLog, commit_offsets
 from infra.migrate import create_views
 from infra.objects import S3Objects
+from infra.patient_secret import Holder
 from infra.settings import Settings
 from schemas.errors import Defect, Invalid
+from schemas.patient_keys import PatientSecrets
 from schemas.tables import VIEWS_KEYSPACE
 from streams.apply import Projector
 from streams.material import Material
@@ -45,22 +47,31 @@ async def rebuild(to: str, switch: bool, fixed: Ends | None, console: Console) -
             raise Invalid("keyspace-name", f"the name has to be {VIEWS_KEYSPACE}_ and up to 20 letters or digits")
         if keyspace == active:
             raise Invalid("keyspace-active", f"{keyspace} is the one that answers: rebuild into another")
-        # Step 1: a fresh keyspace
-        await asyncio.to_thread(create_views, admin, keyspace)
-        projector = Projector(tables.with_keyspace(keyspace), material, bytes.fromhex(settings.patient_secret))
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console) as progress:
-            known = await asyncio.to_thread(current_ends, kafka) if fixed is None else fixed
-            task = progress.add_task(f"events into {keyspace}", total=left({}, known))
-            # Step 2: everything, again
-            done = await Replay(kafka, projector, lambda n: progress.advance(task, n)).run(fixed)
-        await settle(tables.with_keyspace(keyspace))
-        if switch and not done.lost:
-            # Step 3: the worker of the new keyspace begins where this ended
-            await asyncio.to_thread(commit_offsets, settings, group_of(keyspace), done.ends)
-            # Step 4: it answers
-            await activate(owner, keyspace)
-        return keyspace, done
+        holder = Holder(tables, PatientSecrets.parse(settings.patient_secret), f"rebuild of {keyspace}")
+        secrets = await holder.admitted()
+
+        async def filled() -> Replayed:
+            # Step 1: a fresh keyspace
+            await asyncio.to_thread(create_views, admin, keyspace)
+            projector = Projector(tables.with_keyspace(keyspace), material, secrets)
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            with Progress(*columns, console=console) as progress:
+                known = await asyncio.to_thread(current_ends, kafka) if fixed is None else fixed
+                task = progress.add_task(f"events into {keyspace}", total=left({}, known))
+                # Step 2: everything, again
+                done = await Replay(kafka, projector, lambda n: progress.advance(task, n)).run(fixed)
+            await settle(tables.with_keyspace(keyspace))
+            if switch and not done.lost:
+                # Step 3: the worker of the new keyspace begins where this ended
+                await asyncio.to_thread(commit_offsets, settings, group_of(keyspace), done.ends)
+                # Step 4: it answers
+                await activate(owner, keyspace)
+            return done
+
+        try:
+            return keyspace, await holder.during(filled())
+        finally:
+            await holder.released()
     finally:
         material.close()
         kafka.close()

@@ -2,8 +2,9 @@
 
 The steps of a rebuild:
 1. a fresh keyspace with every table
-2. every topic from its beginning to an end that is fixed when its pass begins, in batches, as the worker would; again
-   from there to the new ends until hardly anything is left
+2. the aliases of patients' keys, which say whose the numbers of all else are; then every topic from its beginning to
+   an end that is fixed when its pass begins, in batches, as the worker would; again from there to the new ends until
+   hardly anything is left
 3. the consumer group of the new keyspace gets exactly the offsets where the rebuild stopped, and the completeness
    timers their position, so that the worker finds those that still wait
 4. the pointer to the active keyspace is flipped; worker and API go over within seconds
@@ -21,13 +22,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 from infra import clock, faults, telemetry
 from infra.dead_letters import letters
 from infra.ports import Log, Position, Select, Stored, Tables
 from schemas.errors import Invalid
-from schemas.events import PackStored, UnknownEventType
+from schemas.events import PackStored, PatientAliased, UnknownEventType
 from schemas.topics import topic_of
 from streams.apply import VIEWS, Projector, fact_of
 from streams.dispatch import TOPICS_FOLLOWED
@@ -42,6 +44,9 @@ CAUGHT_UP = 200
 """So few records left end step 2: the worker takes them in a blink."""
 PASSES_MAX = 20
 RETRY_S = 60.0
+PATIENTS = topic_of(PatientAliased)
+
+_ALIASED = ("ce_type", PatientAliased.TYPE.encode())
 
 Ends = dict[str, dict[int, int]]
 """Topic → partition → next offset."""
@@ -63,16 +68,26 @@ class Replayed:
 class Replay:
     """One rebuild. `advanced` is told how many records were done after each batch."""
 
-    def __init__(self, kafka: Log, projector: Projector, advanced: Callable[[int], None] = lambda n: None) -> None:
+    def __init__(
+        self,
+        kafka: Log,
+        projector: Projector,
+        advanced: Callable[[int], None] = lambda n: None,
+        begin: Ends | None = None,
+    ) -> None:
+        """`begin`: where to; None: from the beginning, patients' aliases before all else."""
         self._log, self._projector, self._advanced = kafka, projector, advanced
         self._buried: frozenset[Position] = frozenset()
-        self.done = Replayed()
+        self._aliases_first = begin is None
+        self.done = Replayed(ends=begin or {})
 
     async def run(self, fixed: Ends | None = None) -> Replayed:
         """Step 2: up to `fixed`, or until caught up. Raises Transient when a server stays away, UnknownEventType when
         the log holds facts of a newer build.
         """
         started = clock.monotonic()
+        if self._aliases_first:
+            await self._aliases(await asyncio.to_thread(self._log.ends, PATIENTS) if fixed is None else fixed[PATIENTS])
         for _ in range(PASSES_MAX):
             self._buried = await asyncio.to_thread(buried, self._log)
             ends = await asyncio.to_thread(current_ends, self._log) if fixed is None else fixed
@@ -87,6 +102,12 @@ class Replay:
             self.done.lost = [place for place in self.done.lost if place not in found]
         self.done.seconds = clock.monotonic() - started
         return self.done
+
+    async def _aliases(self, end: Mapping[int, int]) -> None:
+        """Which number has which file, of all that follows. Raises Transient."""
+        records = (r for r in self._log.read(PATIENTS, {}, end) if _ALIASED in r.headers)
+        while batch := await asyncio.to_thread(take, records):
+            await retrying("rebuild", partial(self._projector.apply, [fact_of(r) for r in batch]), RETRY_S)
 
     async def _pass(self, topic: str, start: Mapping[int, int], end: Mapping[int, int]) -> None:
         records = self._log.read(topic, start, end)

@@ -4,8 +4,8 @@ The steps of a batch, of one topic:
 1. decode; at a type this build does not know its partition stands still, loudly, and the others go on
 2. project and write, idempotently; written means durable
 3. what cannot be projected: payload, encrypted, into S3, then a dead letter acknowledged by Kafka
-4. what arrivals decide (patients seen, studies completed and reopened), and orders and studies that have found each
-   other: published and acknowledged
+4. what arrivals decide (patients seen, studies completed and reopened), orders and studies that have found each
+   other, and what numbers are called under a newer secret: published and acknowledged
 5. positions are written, then the batch is acknowledged in order (streams.following)
 A crash between any two repeats the batch: the same rows, and events with the same ids. A transient fault is tried again
 for RETRY_S and then ends the process, which its supervisor starts again.
@@ -28,7 +28,7 @@ from streams import expected
 from streams.apply import Applied, Projector, fact_of
 from streams.arrivals import Folded, decide
 from streams.completeness import is_late
-from streams.effects import Emit
+from streams.effects import Emit, aliased
 from streams.expected import Step, waits_ms
 from streams.facts import Fact
 from streams.joining import Joining
@@ -124,7 +124,7 @@ class Worker:
         for record, error in broken:
             await retrying("bury", partial(self._bury, record, error), RETRY_S)
         # Step 4
-        await retrying("publish", partial(self._decide, applied.studies, facts), RETRY_S)
+        await retrying("publish", partial(self._decide, applied, facts), RETRY_S)
         faults.point("worker.published")
         # Step 5
         await retrying("advance", partial(self._projector.advance, last.values()), RETRY_S)
@@ -134,11 +134,11 @@ class Worker:
                 self._timers.nudge(fact.event.study_uids)
         faults.point("worker.before-ack")
 
-    async def _decide(self, studies: Collection[Folded], facts: Iterable[Fact]) -> None:
-        emits: list[Emit] = []
-        for folded, known, waits in await self._known(studies):
+    async def _decide(self, applied: Applied, facts: Iterable[Fact]) -> None:
+        emits: list[Emit] = aliased(applied.aliases)
+        for folded, known, waits in await self._known(applied.studies):
             emits += decide(folded, waits, known)
-        emits += await self._joining.of_studies(studies)
+        emits += await self._joining.of_studies(applied.studies)
         emits += await self._joining.of_orders(facts)
         await self._publish(emits)
 

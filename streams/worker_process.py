@@ -13,6 +13,7 @@ from infra.dead_letters import DeadLetters
 from infra.health import HealthServer
 from infra.kafka import KafkaLog
 from infra.objects import S3Objects
+from infra.patient_secret import Holder
 from infra.settings import Settings
 from schemas.errors import Transient
 from schemas.events import AccessGranted, ReportIssued
@@ -48,6 +49,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
     connected = await asyncio.to_thread(CassandraTables.connect, settings)
     keyspace = await retrying("active keyspace", lambda: active_keyspace(connected), RETRY_S)
     tables = connected.with_keyspace(keyspace)
+    holder = Holder.of(settings, "worker", connected)
+    secrets = await retrying("patient secret", holder.admitted, RETRY_S)
     objects, kafka = S3Objects(settings), KafkaLog(settings)
     chain = await asyncio.to_thread(ChainedLog.open, settings, "worker", kafka, objects)
     material = Material(
@@ -74,7 +77,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
 
     timers = Timers(tables, ARRIVALS, quiet_ms, publish, ends, open_ms=open_ms)
     criticals = CriticalTimers(tables, publish)
-    projector = Projector(tables, material, bytes.fromhex(settings.patient_secret))
+    projector = Projector(tables, material, secrets)
     worker = Worker(
         tables,
         projector,
@@ -103,13 +106,22 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
     log.info("worker starts", keyspace=keyspace, group=group_of(keyspace))
     try:
         return await service.until_stopped(
-            stop, [follower.run(), timers.run(), criticals.run(), look.run(), service.watch_keyspace(tables)]
+            stop,
+            [
+                follower.run(),
+                timers.run(),
+                criticals.run(),
+                look.run(),
+                service.watch_keyspace(tables),
+                holder.watch(),
+            ],
         )
     finally:
         await follower.stop()
         await asyncio.to_thread(chain.close, CHAIN_CLOSE_S)
         material.close()
         kafka.close()
+        await holder.released()
         connected.close()
         health.close()
 

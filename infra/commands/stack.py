@@ -242,18 +242,28 @@ ROTATED: Final = {
     "search": ("search_secret", "What was searched for until now can be matched with nothing any more."),
     "session": ("session_secret", "Whoever is logged in logs in once more."),
 }
-"""What → the setting, and what it means. The patient secret is none of them: its keys are the patients' on the log."""
+"""What → the setting, and what it means."""
+PATIENT: Final = "patient"
 
 
 @secrets.command("rotate")
-@click.argument("what", type=click.Choice([*ROTATED]))
+@click.argument("what", type=click.Choice([*ROTATED, PATIENT]))
 def rotate(what: str) -> None:
     """Replace a secret by a new one, and destroy the old: `search` every year, `session` when it may be known.
 
-    Running processes keep the old one until they are started again.
+    Running processes keep the old one until they are started again. The previous `patient` secret, by which files are
+    still found, stays beside the new one until `sijil retire-patient-secret`.
     """
+    home = Settings.load("admin").home
+    if what == PATIENT:
+        roles = credentials.replace_patient_secret(home)
+        click.echo(
+            f"The new patient secret of {' and '.join(roles)} stands before the old one. Start {' and '.join(roles)}"
+            " again, then end the replacement with `sijil retire-patient-secret`."
+        )
+        return
     name, meaning = ROTATED[what]
-    roles = credentials.renew(Settings.load("admin").home, name)
+    roles = credentials.renew(home, name)
     click.echo(f"The {what} secret of {' and '.join(roles)} is new once they are started again. {meaning}")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from infra.settings import ENV_PREFIX, ROLES, Role, read_env_file
 from schemas.errors import Invalid
+from schemas.patient_keys import PatientSecrets
 
 # Role → bucket setting → SeaweedFS actions. `Write` needs `Read` beside it: a HEAD before and after each PUT.
 S3_ACTIONS: Mapping[Role, Mapping[str, tuple[str, ...]]] = {
@@ -55,9 +56,10 @@ S3_ACTIONS: Mapping[Role, Mapping[str, tuple[str, ...]]] = {
     "analytics": {},  # reads the log alone
 }
 
+PATIENT_SECRET = "patient_secret"  # noqa: S105 (its name)
 # Secrets of the archive that several roles share, and those that one role keeps for itself.
 SHARED: Mapping[str, tuple[Role, ...]] = {
-    "patient_secret": ("worker", "hl7"),
+    PATIENT_SECRET: ("hl7", "worker"),  # the worker's last: it is the one that is read where it is retired
     "search_secret": ("api", "gateway"),
     "session_secret": ("api",),
     "subscription_secret": ("api", "delivery"),
@@ -83,7 +85,7 @@ def ensure(home: Path) -> dict[Role, Credentials]:
     folder = home / "secrets"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     known = {role: read_env_file(folder / f"{role}.env") for role in ROLES}
-    shared = {
+    common = {
         name: next((v for role in roles if (v := known[role].get(_env(name)))), secrets.token_hex(32))
         for name, roles in SHARED.items()
     }
@@ -98,7 +100,7 @@ def ensure(home: Path) -> dict[Role, Credentials]:
             _env("cassandra_password"): secrets.token_urlsafe(24),
             _env("s3_access_key"): f"sijil-{role}",
             _env("s3_secret_key"): secrets.token_urlsafe(30),
-            **{_env(name): shared[name] for name, roles in SHARED.items() if role in roles},
+            **{_env(name): common[name] for name, roles in SHARED.items() if role in roles},
         }
         values = {**wanted, **known[role]}
         if values != known[role]:
@@ -120,15 +122,35 @@ def renew(home: Path, name: str) -> tuple[Role, ...]:
 
     Raises Invalid where a role has it from elsewhere: it is made there.
     """
-    roles, files = SHARED[name], {role: home / "secrets" / f"{role}.env" for role in SHARED[name]}
-    known = {role: read_env_file(file) for role, file in files.items()}
-    missing = [str(files[role]) for role in roles if not known[role].get(_env(name))]
+    shared(home, name)
+    return put(home, name, secrets.token_hex(32))
+
+
+def replace_patient_secret(home: Path) -> tuple[Role, ...]:
+    """A new patient secret in front of the one that is there; whose. Raises Invalid: see `shared` and `replaced`."""
+    known = {PatientSecrets.parse(value) for value in shared(home, PATIENT_SECRET)}
+    begun = next((s for s in known if s.previous is not None and len(known) > 1), None)  # by one who was killed
+    new = begun or known.pop().replaced(secrets.token_bytes(32))
+    return put(home, PATIENT_SECRET, str(new))
+
+
+def shared(home: Path, name: str) -> tuple[str, ...]:
+    """A shared secret as each role has it. Raises Invalid where one has it from elsewhere."""
+    files = {role: home / "secrets" / f"{role}.env" for role in SHARED[name]}
+    values = {role: read_env_file(file).get(_env(name), "") for role, file in files.items()}
+    missing = [str(files[role]) for role, value in values.items() if not value]
     if missing:
         raise Invalid("secret-elsewhere", f"{_env(name)} is not in {' and '.join(missing)}: replace it where it is set")
-    value = secrets.token_hex(32)
-    for role in roles:
-        write_private(files[role], "".join(f"{k}={v}\n" for k, v in {**known[role], _env(name): value}.items()))
-    return roles
+    return tuple(values.values())
+
+
+def put(home: Path, name: str, value: str) -> tuple[Role, ...]:
+    """Give a shared secret to every role that has it, one by one; which these are."""
+    for role in SHARED[name]:
+        file = home / "secrets" / f"{role}.env"
+        values = {**read_env_file(file), _env(name): value}
+        write_private(file, "".join(f"{k}={v}\n" for k, v in values.items()))
+    return SHARED[name]
 
 
 def broker(home: Path) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 from infra import hl7_senders
 from infra.hl7_door import Hl7Door
+from infra.patient_keys import PatientKeys
 from infra.results_waiting import Queue
 from producers.hl7.answered import Answered
 from producers.hl7.incoming import Take
@@ -20,6 +21,7 @@ from producers.report_door import duty_of
 def register(door: Hl7Door) -> None:
     """Give the door its answers, and look at what waits."""
     settings = door.settings
+    keys = PatientKeys(door.views, door.secrets) if door.secrets is not None else None
     results = Results(
         objects=door.objects,
         chain=door.chain,
@@ -28,20 +30,15 @@ def register(door: Hl7Door) -> None:
         studies=lambda: door.studies,
         queue=Queue(door.state),
         zone=ZoneInfo(settings.time_zone),
-        secret=bytes.fromhex(settings.patient_secret),
+        keys=keys,
     )
     zone = ZoneInfo(settings.time_zone)
     orders = OrdersIn(
         door.objects, door.chain, bucket=settings.bucket_documents, zone=zone, zone_name=settings.time_zone
     )
     takes: dict[str, Take] = {"ORU^R01": results.take, "ORM^O01": orders.take, "OMI^O23": orders.take}
-    if settings.patient_secret:
-        patients = PatientsIn(
-            door.objects,
-            door.chain,
-            bucket=settings.bucket_documents,
-            secret=bytes.fromhex(settings.patient_secret),
-        )
+    if keys is not None:
+        patients = PatientsIn(door.objects, door.chain, bucket=settings.bucket_documents, keys=keys)
         takes |= dict.fromkeys(STATES, patients.state)
         takes |= dict.fromkeys(JOINS, patients.join) | dict.fromkeys(PARTS, patients.part)
     receiver = Receiver(

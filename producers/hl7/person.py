@@ -13,9 +13,10 @@ from typing import Final
 from producers.hl7 import values
 from schemas.errors import Invalid
 from schemas.hl7 import Message, Segment
-from schemas.identity import KEY_STUDY, NATIONAL_ISSUER, NationalID, is_placeholder, patient_key
+from schemas.identity import KEY_STUDY, NATIONAL_ISSUER, NationalID, is_placeholder
 from schemas.known_study import KnownStudy
 from schemas.names import ascii_digits
+from schemas.patient_keys import Keys
 
 _SEXES: Final = {"M": "M", "F": "F", "O": "O", "A": "O"}
 """Administrative sex (table 0001) → DICOM's PatientSex; others are not known."""
@@ -112,18 +113,16 @@ def normal(number: str) -> str:
     return ascii_digits(number).strip().upper()
 
 
-def files(person: Person, *, secret: bytes, issuer: str) -> list[str]:
+def files(person: Person, keys: Keys, *, issuer: str) -> list[str]:
     """Keys of the files of a person's numbers, the best first; none for a number that says nothing. `issuer`: of the
     hospital's own.
     """
-    keys = [
-        patient_key(
-            secret, patient_id=number, issuer=issuer, birth_date=person.birth_date, sex=person.sex, study_uid=""
-        )
+    made = [
+        keys.of(patient_id=number, issuer=issuer, birth_date=person.birth_date, sex=person.sex, study_uid="")
         for number in (person.national, *person.locals)
         if number
     ]
-    return list(dict.fromkeys(k.value for k in keys if k.basis != KEY_STUDY))
+    return list(dict.fromkeys(k.value for k in made if k.basis != KEY_STUDY))
 
 
 def disagreement(person: Person, study: KnownStudy, own: Collection[str] = ()) -> str:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime, tzinfo
+from functools import partial
 
 import msgspec
 
 from infra import clock, faults, telemetry
 from infra.chain import Publishes
 from infra.known_studies import KnownStudies
+from infra.patient_keys import PatientKeys
 from infra.ports import Objects
 from infra.results_waiting import Queue, Waiting
 from producers.critical import Duty
@@ -58,13 +60,13 @@ class Results:
         studies: Callable[[], KnownStudies | None],
         queue: Queue,
         zone: tzinfo,
-        secret: bytes = b"",
+        keys: PatientKeys | None = None,
     ) -> None:
-        """`zone`: of times that a message gives without one. `secret`: of patient keys; without one a person's numbers
+        """`zone`: of times that a message gives without one. `keys`: of patients; without them a person's numbers
         are compared alone, and not the files that people joined.
         """
         self._objects, self._chain, self._bucket, self._duty = objects, chain, bucket, duty
-        self._known, self._queue, self._zone, self._secret = studies, queue, zone, secret
+        self._known, self._queue, self._zone, self._keys = studies, queue, zone, keys
         self._next: dict[str, float] = {}
         """When what waits is looked at again, by the monotonic clock."""
         self.count = 0
@@ -125,7 +127,9 @@ class Results:
     async def _match(
         self, person: Person, site: str, issuer: str, accessions: Sequence[str], named: Sequence[str]
     ) -> Found | Waits:
-        own = files(person, secret=self._secret, issuer=issuer) if self._secret else []
+        own: list[str] = []
+        if self._keys is not None:
+            own, _ = await self._keys.made(partial(files, person, issuer=issuer))
         by_uid = await self._studies().by_uid(named) if named else ()
         found: Found | Waits = Waits("study-unknown")
         for accession in accessions or ("",):

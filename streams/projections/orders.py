@@ -12,8 +12,9 @@ from typing import Any
 
 from schemas.errors import Invalid
 from schemas.events import OrderCancelled, OrderChanged, OrderPlaced, StudyExpected
-from schemas.identity import NATIONAL_ISSUER, patient_key
+from schemas.identity import NATIONAL_ISSUER
 from schemas.orders import Order
+from schemas.patient_keys import Keys
 from schemas.tables import Delete, Upsert, Write
 from streams import milestones
 from streams.facts import Fact
@@ -33,13 +34,13 @@ class OrderMaterial:
 
 
 def stated(
-    fact: Fact, event: OrderPlaced | OrderChanged | OrderCancelled, material: OrderMaterial, secret: bytes
+    fact: Fact, event: OrderPlaced | OrderChanged | OrderCancelled, material: OrderMaterial, keys: Keys
 ) -> list[Write]:
     """Each event says all that holds. Raises Invalid(`order-document`) for a document of another site or study."""
     now = material.now
     if now.site != event.site or now.study_uid != event.study_uid:
         raise Invalid("order-document", "the document is not that of its event")
-    columns = _columns(event, now, secret)
+    columns = _columns(event, now, keys)
     writes: list[Write] = [
         Upsert(
             "orders",
@@ -50,7 +51,7 @@ def stated(
     ]
     rows = _rows(event.order_id, columns)
     if material.before is not None:
-        was = _columns(event, material.before, secret) | {"day": event.day_before}
+        was = _columns(event, material.before, keys) | {"day": event.day_before}
         left = _rows(event.order_id, was)
         writes += [Delete(t, key, fact.offset) for t, key in left.items() if rows.get(t) != key]
         if NUMBERED in left and rows.get(NUMBERED) != left[NUMBERED]:
@@ -90,13 +91,10 @@ def _rows(order_id: str, columns: Mapping[str, Any]) -> dict[str, dict[str, Any]
     return {t: {**key, "order_id": order_id} for t, key in keys.items() if all(key.values())}
 
 
-def _columns(event: OrderPlaced | OrderChanged | OrderCancelled, order: Order, secret: bytes) -> dict[str, Any]:
-    # A national ID that does not agree with birth date and sex is a number of the site's (schemas.identity)
-    issuer = event.site if order.issuer in ("", NATIONAL_ISSUER) else order.issuer
-    patient = patient_key(
-        secret,
+def _columns(event: OrderPlaced | OrderChanged | OrderCancelled, order: Order, keys: Keys) -> dict[str, Any]:
+    patient = keys.of(
         patient_id=order.patient_id,
-        issuer=issuer,
+        issuer=issuer_of(order.issuer, event.site),
         birth_date=order.birth_date,
         sex=order.sex,
         study_uid=order.study_uid,
@@ -138,6 +136,13 @@ def _columns(event: OrderPlaced | OrderChanged | OrderCancelled, order: Order, s
         "document_size": event.document_size,
         "document_sha256": event.document_sha256,
     }
+
+
+def issuer_of(said: str, site: str) -> str:
+    """Whose a patient's number is: a national ID that does not agree with birth date and sex is a number of the site's
+    (schemas.identity).
+    """
+    return site if said in ("", NATIONAL_ISSUER) else said
 
 
 def expected(fact: Fact, event: StudyExpected) -> list[Write]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from schemas.events import (
+    PatientAliased,
     PatientKeptApart,
     PatientLinked,
     PatientSeen,
@@ -18,6 +19,9 @@ from schemas.stated import Stated
 from schemas.tables import Upsert, Write
 from streams.facts import Fact
 from streams.pack_rows import StudyPart
+
+ALIAS_STAMP = 1
+"""Write time of every alias: it has but one value, which is written by offset and by who retires a secret."""
 
 
 def seen(fact: Fact, event: PatientSeen, person: StudyPart) -> list[Write]:
@@ -48,6 +52,8 @@ def stated(fact: Fact, event: PatientStated, person: Stated) -> list[Write]:
         "stated_birth_date": person.birth_date,
         "stated_sex": person.sex,
         "stated_phone": person.phone,
+        "stated_locals": list(person.locals),
+        "stated_locals_issuer": person.locals_issuer,
         "stated_by": event.stated_by,
         "stated": event.recorded,
     }
@@ -95,6 +101,16 @@ def _decided(
     key = {"month": fact.day[:6], "moment": fact.log_time, "link_id": event.link_id, "type": kind}
     columns = {"patient_key": event.patient_key, "other_key": event.other_key, **said}
     return [*writes, Upsert("patient_links_by_month", key, columns, fact.offset)]
+
+
+def aliased(fact: Fact, event: PatientAliased) -> list[Write]:
+    """It is said as often as there are writers, and never differently: whoever writes it writes the same cell."""
+    return [alias_row(event.alias, event.patient_key)]
+
+
+def alias_row(alias: str, patient_key: str) -> Upsert:
+    """The row of an alias."""
+    return Upsert("patient_aliases", {"alias": alias}, {"patient_key": patient_key}, ALIAS_STAMP)
 
 
 def treating_stated(fact: Fact, event: TreatingStated) -> list[Write]:

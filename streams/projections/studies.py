@@ -17,9 +17,10 @@ import msgspec
 from schemas.answers import study_answer
 from schemas.errors import Invalid
 from schemas.events import PackStored
-from schemas.identity import PatientKey, check_uid, patient_key, uid_stem
+from schemas.identity import PatientKey, check_uid, uid_stem
 from schemas.names import PREFIX_LENGTH, name_tokens, trigrams
 from schemas.pack import InstanceLine, Manifest
+from schemas.patient_keys import Keys
 from schemas.sounds import shards_of, sound_tokens
 from schemas.tables import EVER, Upsert, Write
 from schemas.to_read import NOT_READ
@@ -54,7 +55,7 @@ class Projected:
     writes: list[Write]
 
 
-def project(fact: Fact, manifest: Manifest, secret: bytes) -> Projected:
+def project(fact: Fact, manifest: Manifest, keys: Keys) -> Projected:
     """Member rows of a pack and its row in `packs_by_study`. Raises Invalid(`manifest-…`, `uid-…`)."""
     event, pack = fact.event, manifest.pack
     if not isinstance(event, PackStored) or not manifest.instances:
@@ -62,8 +63,7 @@ def project(fact: Fact, manifest: Manifest, secret: bytes) -> Projected:
     if (pack.pack_id, pack.study_uid, pack.sha256) != (event.pack_id, event.study_uid, event.pack_sha256):
         raise Invalid("manifest-other-pack")
     study = study_part(manifest)
-    patient = patient_key(
-        secret,
+    patient = keys.of(
         patient_id=study.patient_id,
         issuer=study.issuer,
         birth_date=study.birth_date,

@@ -89,10 +89,26 @@ def test_rebuilt_tables_are_the_same_to_the_write_time(archive: Archive, whole: 
     assert all(live[name] for name in ("studies", "instances", "packs", "patients", "reports", "accesses_by_study"))
 
 
-def test_a_rebuild_takes_over_without_a_gap(archive: Archive, whole: LocalStack, tmp_path: Path) -> None:
-    before, after = make_ct(tmp_path, studies=2, slices=3, seed=82, rows=16)
+def test_a_rebuild_takes_over_without_a_gap_after_the_patient_secret_was_replaced(
+    archive: Archive, whole: LocalStack, tmp_path: Path
+) -> None:
+    (before,) = make_ct(tmp_path / "before", studies=1, slices=3, seed=82, rows=16)
+    (after,) = make_ct(tmp_path / "after", studies=1, slices=3, seed=83, rows=16)  # of the same patient
     assert archive.stow([i.path.read_bytes() for i in before]).status_code == 200
     wait_until(lambda: archive.instance_count(before[0].study) == 3, 30, "queryable")
+    patient = archive.json(f"/studies/{before[0].study}")["patient_key"]
+
+    first, worker = whole.settings("worker").patient_secret, archive.parts()["worker"].pid
+    assert whole.sijil("secrets", "rotate", "patient").returncode == 0
+    # Other tests have decided of files whose numbers never came with anything.
+    done = whole.sijil("retire-patient-secret", "--leave", "1000")
+    assert done.returncode == 0, done.stderr
+    assert first not in (whole.home / "secrets/worker.env").read_text() + (whole.home / "secrets/hl7.env").read_text()
+    wait_until(lambda: archive.parts()["worker"].pid not in (None, worker), 60, "the worker begins again")
+    refused = whole.sijil("worker", changed={"SIJIL_PATIENT_SECRET": first})
+    assert refused.returncode == 1
+    assert "is not the secret of this archive" in refused.stdout + refused.stderr
+
     worker = archive.parts()["worker"].pid
     done = whole.sijil("rebuild")
     assert done.returncode == 0, done.stderr
@@ -102,3 +118,5 @@ def test_a_rebuild_takes_over_without_a_gap(archive: Archive, whole: LocalStack,
     assert archive.stow([i.path.read_bytes() for i in after]).status_code == 200
     wait_until(lambda: archive.instance_count(after[0].study) == 3, 60, "the new tables are fed")
     assert archive.instance_count(before[0].study) == 3
+    found = {archive.json(f"/studies/{s[0].study}")["patient_key"] for s in (before, after)}
+    assert found == {patient}, "rebuilt or new, under another secret"

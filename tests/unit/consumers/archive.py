@@ -47,6 +47,7 @@ from schemas.events import (
     StudyExpected,
 )
 from schemas.pack import InstanceLine, Manifest, PackLine, decode_manifest, encode_manifest, manifest_key, pack_key
+from schemas.patient_keys import Keys, PatientSecret, PatientSecrets
 from schemas.tables import Write
 from schemas.topics import topic_of
 from streams import counting, dispatch
@@ -62,6 +63,8 @@ from streams.to_read import ToRead
 from tests.callers import Anyone
 
 SECRET = bytes(range(32))
+SECRETS = PatientSecrets(PatientSecret(1, SECRET))
+KEYS = Keys(SECRETS, {})
 T0 = 1_740_816_000_000
 """2025-03-01T08:00:00Z."""
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -170,7 +173,7 @@ class MemoryArchive:
         self.objects.put("sijil-packs", event.pack_key, tar, sha256=sha256)
         self.objects.put("sijil-packs", event.manifest_key, manifest, sha256=event.manifest_sha256)
         fact = self._fact("sijil.study.arrivals", event)
-        found = project(fact, Manifest(head, tuple(lines)), SECRET)
+        found = project(fact, Manifest(head, tuple(lines)), KEYS)
         rows = self._rows.setdefault(study, [])
         rows.append(found.row)
         person = found.row.summary.study
@@ -269,7 +272,7 @@ class MemoryArchive:
             material = Material(self.objects, documents="sijil-documents", missing_s=0)
             for event in [p.event for p in self.journal.published[self._ordered :] if isinstance(p.event, kinds)]:
                 (wanted,) = await material.wanted([event])
-                await self.wrote(dispatch.project(self._fact(topic_of(event), event), wanted, SECRET))
+                await self.wrote(dispatch.project(self._fact(topic_of(event), event), wanted, KEYS))
             material.close()
 
         asyncio.run(run())

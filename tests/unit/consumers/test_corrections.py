@@ -19,7 +19,7 @@ from schemas.tables import Upsert
 from streams.apply import Projector
 from streams.facts import Fact
 from streams.material import Material
-from tests.unit.consumers.archive import SECRET, T0, MemoryArchive, part10, sample
+from tests.unit.consumers.archive import SECRETS, T0, MemoryArchive, part10, sample
 
 STUDY, SERIES = "1.2.3", "1.2.3.1"
 
@@ -31,7 +31,7 @@ class Corrected(MemoryArchive):
         super().__init__()
         self._number = 0
         self._projector = Projector(
-            self.tables, Material(self.objects, documents="sijil-documents", missing_s=0.1), SECRET
+            self.tables, Material(self.objects, documents="sijil-documents", missing_s=0.1), SECRETS
         )
 
     def decide(self, study: str = STUDY, **asked: Any) -> str:

@@ -26,7 +26,7 @@ from streams import dispatch
 from streams.facts import Fact
 from streams.projections.orders import OrderMaterial
 from tests.callers import Anyone
-from tests.unit.consumers.archive import SECRET, T0, MemoryArchive, part10
+from tests.unit.consumers.archive import KEYS, SECRET, T0, MemoryArchive, part10
 from tests.unit.consumers.test_fhir_mappers import CAIRO
 from tests.unit.schemas.test_orders import WHOLE
 
@@ -243,7 +243,7 @@ def ordered(archive: MemoryArchive) -> None:
     for event in archive.journal.events(OrderPlaced):
         now = read(json.loads(archive.objects.get(event.bucket, event.document_key)))
         fact = Fact("sijil.orders", 0, 1 << 30, T0, "order", event)
-        asyncio.run(archive.tables.apply(dispatch.project(fact, OrderMaterial(now), SECRET)))
+        asyncio.run(archive.tables.apply(dispatch.project(fact, OrderMaterial(now), KEYS)))
 
 
 def test_orders_by_id_accession_and_patient() -> None:

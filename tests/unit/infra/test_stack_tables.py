@@ -11,14 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from infra.cli import sijil
-from infra.settings import ROLES, Settings, SettingsError, read_env_file
+from infra.settings import ROLES, Role, Settings, SettingsError, read_env_file
 from infra.stack import cassandra, credentials, kafka, logs, parts, process, seaweedfs
 from infra.stack.errors import StackError
 from infra.stack.state import PartState, RunFolder, StackState
 from schemas.errors import Invalid
+from schemas.patient_keys import PatientSecrets
 
 
 def test_no_two_ports_of_a_stack_are_the_same() -> None:
@@ -98,8 +99,33 @@ def test_a_shared_secret_is_replaced_for_all_who_have_it_and_nothing_else_is(tmp
     with pytest.raises(Invalid, match="replace it where it is set"):
         credentials.renew(tmp_path, "search_secret")
     assert settings()["api"] == after["api"], "all or none"
-    refused = CliRunner().invoke(sijil, ["secrets", "rotate", "patient"])
-    assert refused.exit_code == 2
+
+
+def test_a_new_patient_secret_stands_before_the_previous_one(tmp_path: Path) -> None:
+    credentials.ensure(tmp_path)
+
+    def rotate() -> Result:
+        return CliRunner().invoke(sijil, ["secrets", "rotate", "patient"], env={"SIJIL_HOME": str(tmp_path)})
+
+    def secrets() -> set[str]:
+        roles: tuple[Role, ...] = ("hl7", "worker")
+        return {Settings.load(role, {"SIJIL_HOME": str(tmp_path)}).patient_secret for role in roles}
+
+    (first,) = secrets()
+    done = rotate()
+    assert (done.exit_code, "sijil retire-patient-secret" in done.output) == (0, True), done.output
+    (both,) = secrets()
+    assert PatientSecrets.parse(both).previous == PatientSecrets.parse(first).newest
+    assert first not in done.output
+    refused = rotate()
+    assert isinstance(refused.exception, Invalid)
+    assert "retire-patient-secret" in str(refused.exception)
+    assert secrets() == {both}
+
+    hl7 = tmp_path / "secrets/hl7.env"  # killed between two files
+    hl7.write_text(hl7.read_text().replace(both, first))
+    assert rotate().exit_code == 0
+    assert secrets() == {both}
 
 
 def test_no_role_but_admin_may_do_more_than_its_buckets_need(tmp_path: Path) -> None:

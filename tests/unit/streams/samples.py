@@ -16,6 +16,7 @@ from infra.ports import Position, Stored
 from schemas.envelope import encode
 from schemas.events import Event, PackStored
 from schemas.pack import InstanceLine, Manifest, PackLine, encode_manifest, manifest_key, pack_key
+from schemas.patient_keys import Keys, PatientSecret, PatientSecrets
 from schemas.tables import TABLES
 from schemas.topics import topic_of
 from streams.apply import fact_of
@@ -23,6 +24,8 @@ from streams.facts import Fact
 
 T = TypeVar("T")
 SECRET = b"a secret of thirty-two bytes.....".ljust(32, b".")
+SECRETS = PatientSecrets(PatientSecret(1, SECRET))
+KEYS = Keys(SECRETS, {})
 BUCKET = "sijil-packs"
 DOCUMENTS = "sijil-documents"
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -11,7 +11,7 @@ from streams.arrivals import decide, fold
 from streams.completeness import completed
 from streams.effects import Emit
 from streams.projections import lifecycle
-from tests.unit.streams.samples import SECRET, T0, Pack, dump, fact, run
+from tests.unit.streams.samples import KEYS, T0, Pack, dump, fact, run
 
 QUIET_MS = 60_000
 
@@ -22,10 +22,10 @@ def decided(times: Sequence[int], known: Collection[int] = (), split: int = 0) -
     packs = [Pack(n, (("1", str(n), str(n)),)) for n in range(len(times))]
     facts = [fact(p.put(objects), 10 + n, at_ms=T0 + t) for n, (p, t) in enumerate(zip(packs, times, strict=True))]
     manifests = {f.offset: p.manifest for f, p in zip(facts, packs, strict=True)}
-    first = fold(facts[:split], (), manifests, SECRET) if split else None
+    first = fold(facts[:split], (), manifests, KEYS) if split else None
     before = first.arrivals[-1].rows if first else ()
     emits = decide(first, QUIET_MS, known) if first else []
-    return emits + decide(fold(facts[split:], before, manifests, SECRET), QUIET_MS, known)
+    return emits + decide(fold(facts[split:], before, manifests, KEYS), QUIET_MS, known)
 
 
 def kinds(emits: Sequence[Emit]) -> list[str]:
@@ -64,7 +64,7 @@ def test_any_split_decides_the_same_with_the_same_ids() -> None:
 def test_quiet_and_a_late_arrival_decide_the_same_completion() -> None:
     objects = MemoryObjects()
     facts = [fact(Pack(n).put(objects), 10 + n, at_ms=T0 + 60_000 * n) for n in range(2)]
-    rows = fold(facts, (), {10 + n: Pack(n).manifest for n in range(2)}, SECRET).arrivals[0].rows
+    rows = fold(facts, (), {10 + n: Pack(n).manifest for n in range(2)}, KEYS).arrivals[0].rows
     (late,) = [e for e in decided([0, 60_000]) if isinstance(e.event, StudyCompleted)]
     assert completed(0, rows).id == late.id
 
@@ -78,7 +78,7 @@ def test_a_lower_revision_changes_nothing_and_takes_only_its_own_timer() -> None
     objects, tables = MemoryObjects(), MemoryTables()
     facts = [fact(Pack(n, (("1", str(n), ""),)).put(objects), 10 + n, at_ms=T0 + 70_000 * n) for n in range(2)]
     manifests = {10 + n: Pack(n, (("1", str(n), ""),)).manifest for n in range(2)}
-    folded = fold(facts, (), manifests, SECRET)
+    folded = fold(facts, (), manifests, KEYS)
     first, second = (completed(0, a.rows) for a in folded.arrivals)
 
     async def told(*emits: Emit) -> tuple[int | None, int]:
@@ -98,6 +98,6 @@ def test_a_lower_revision_changes_nothing_and_takes_only_its_own_timer() -> None
 def test_timers_are_upserts_of_the_last_arrival_alone() -> None:
     objects = MemoryObjects()
     facts = [fact(Pack(n).put(objects), n, at_ms=T0 + n) for n in range(3)]
-    writes = fold(facts, (), {n: Pack(n).manifest for n in range(3)}, SECRET).writes
+    writes = fold(facts, (), {n: Pack(n).manifest for n in range(3)}, KEYS).writes
     pending = [w for w in writes if w.table == "pending_studies"]
     assert [isinstance(w, Upsert) for w in pending] == [True, False, True, False, True]

@@ -7,7 +7,7 @@ from schemas.events import ConflictFound, DuplicateFound
 from streams.arrivals import fold
 from streams.copies import Copy, compare, conflict, duplicates_by_sha256, duplicates_canonical, series_to_read
 from streams.pack_rows import PackRow
-from tests.unit.streams.samples import EXPLICIT, SECRET, Pack, fact, pack_id, sha
+from tests.unit.streams.samples import EXPLICIT, KEYS, Pack, fact, pack_id, sha
 
 
 def copy(sop: str, offset: int, content: str, line: int = 0, series: str = "s") -> Copy:
@@ -17,7 +17,7 @@ def copy(sop: str, offset: int, content: str, line: int = 0, series: str = "s") 
 def rows(*packs: Pack) -> tuple[PackRow, ...]:
     objects = MemoryObjects()
     facts = [fact(p.put(objects), n) for n, p in enumerate(packs)]
-    return fold(facts, (), {n: p.manifest for n, p in enumerate(packs)}, SECRET).arrivals[-1].rows
+    return fold(facts, (), {n: p.manifest for n, p in enumerate(packs)}, KEYS).arrivals[-1].rows
 
 
 def test_only_series_with_common_uids_are_read() -> None:

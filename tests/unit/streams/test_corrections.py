@@ -25,7 +25,7 @@ from streams.apply import Applied, Projector
 from streams.arrivals import decide
 from streams.facts import Fact
 from streams.material import Material
-from tests.unit.consumers.archive import SECRET, T0, MemoryArchive, part10
+from tests.unit.consumers.archive import SECRETS, T0, MemoryArchive, part10
 
 STUDY = "1.2.3"
 DECISIONS: list[dict[str, Any]] = [
@@ -46,7 +46,7 @@ class Worker:
     def __init__(self, archive: MemoryArchive, events: Sequence[Event]) -> None:
         self.tables = MemoryTables()
         self._projector = Projector(
-            self.tables, Material(archive.objects, documents="sijil-documents", missing_s=0.1), SECRET
+            self.tables, Material(archive.objects, documents="sijil-documents", missing_s=0.1), SECRETS
         )
         self.applied: list[Applied] = [self.apply(events, "sijil.study.arrivals", 1)]
 

@@ -23,7 +23,7 @@ from streams.dispatch import project
 from streams.material import Material
 from streams.projections.orders import OrderMaterial
 from tests.unit.schemas.test_orders import WHOLE
-from tests.unit.streams.samples import SECRET, fact, run
+from tests.unit.streams.samples import KEYS, SECRET, fact, run
 
 ID = WHOLE.order_id
 SAID: dict[str, Any] = {
@@ -67,7 +67,7 @@ def story() -> list[tuple[Event, OrderMaterial]]:
 
 def writes(n: int) -> list[Write]:
     event, material = story()[n]
-    return project(fact(event, n + 1), material, SECRET)
+    return project(fact(event, n + 1), material, KEYS)
 
 
 def key_of(order: Order) -> str:
@@ -132,7 +132,7 @@ def test_whose_it_is_follows_the_rules_of_studies() -> None:
     event, _ = story()[0]
 
     def key(order: Order) -> str:
-        found = project(fact(event, 1), OrderMaterial(order), SECRET)
+        found = project(fact(event, 1), OrderMaterial(order), KEYS)
         return next(str(w.key["patient_key"]) for w in found if w.table == "orders_by_patient")
 
     agrees = replace(WHOLE, sex="F", patient_id="29001011234567")
@@ -148,7 +148,7 @@ def test_whose_it_is_follows_the_rules_of_studies() -> None:
 def test_a_document_of_another_order_goes_to_the_dead_letters() -> None:
     event, _ = story()[0]
     with pytest.raises(Invalid, match="not that of its event"):
-        project(fact(event, 1), OrderMaterial(replace(WHOLE, study_uid="2.25.8")), SECRET)
+        project(fact(event, 1), OrderMaterial(replace(WHOLE, study_uid="2.25.8")), KEYS)
 
 
 def test_a_study_knows_its_order() -> None:

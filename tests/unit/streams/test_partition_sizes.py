@@ -14,7 +14,7 @@ from schemas.sounds import COMMON_SOUND_SHARDS
 from schemas.tables import BY_NAME, Upsert
 from streams.arrivals import fold
 from streams.dispatch import project
-from tests.unit.streams.samples import SECRET, Pack, fact, pack_id, sha
+from tests.unit.streams.samples import KEYS, Pack, fact, pack_id, sha
 
 STUDIES = 60_000_000
 YEARS = 5
@@ -64,7 +64,7 @@ def test_no_partition_outgrows_its_budget() -> None:
     objects = MemoryObjects()
     pack = Pack(0)
     arrived = fact(pack.put(objects), 1)
-    writes = [w for w in fold([arrived], (), {1: pack.manifest}, SECRET).writes if isinstance(w, Upsert)]
+    writes = [w for w in fold([arrived], (), {1: pack.manifest}, KEYS).writes if isinstance(w, Upsert)]
     writes += _accesses()
     largest = {table: max(_bytes(w) for w in writes if w.table == table) for table in ROWS if table != "study_counts"}
     largest["study_counts"] = 64

@@ -12,7 +12,7 @@ from streams.arrivals import decide, fold
 from streams.dispatch import project as project_fact
 from streams.projections import patients
 from streams.projections.studies import project, study_part
-from tests.unit.streams.samples import PERSON, SECRET, Pack, fact, run, stored
+from tests.unit.streams.samples import KEYS, PERSON, Pack, fact, run, stored
 
 NATIONAL = "28001010101123"
 """Born 1980-01-01 in Cairo, a woman by its 13th digit."""
@@ -20,7 +20,7 @@ NATIONAL = "28001010101123"
 
 def key_of(pack: Pack) -> tuple[str, str, str]:
     """(key, basis, proposal) of a pack."""
-    found = project(fact(pack.put(MemoryObjects()), 0), pack.manifest, SECRET).patient
+    found = project(fact(pack.put(MemoryObjects()), 0), pack.manifest, KEYS).patient
     return found.value, found.basis, found.proposal
 
 
@@ -67,7 +67,7 @@ def test_a_study_that_meets_a_second_patient_is_proposed_to_a_person() -> None:
     objects = MemoryObjects()
     made = [Pack(0), Pack(1, header=person(t00100020="P-78")), Pack(2)]
     facts = [fact(p.put(objects), n) for n, p in enumerate(made)]
-    folded = fold(facts, (), {n: p.manifest for n, p in enumerate(made)}, SECRET)
+    folded = fold(facts, (), {n: p.manifest for n, p in enumerate(made)}, KEYS)
     seen = [e.event for e in decide(folded, 60_000, ()) if isinstance(e.event, PatientSeen)]
     assert [(s.pack_id, s.proposal) for s in seen] == [
         (facts[0].event.pack_id, ""),  # type: ignore[attr-defined]

@@ -32,7 +32,7 @@ from schemas.topics import topic_of
 from streams.apply import Projector, fact_of
 from streams.arrivals import decide
 from streams.material import Material
-from tests.unit.streams.samples import BUCKET, DOCUMENTS, SECRET, T0, Pack, dump, pack_id, run, sha, stored
+from tests.unit.streams.samples import BUCKET, DOCUMENTS, SECRET, SECRETS, T0, Pack, dump, pack_id, run, sha, stored
 
 QUIET_MS = 60_000
 KEY = patient_key(SECRET, patient_id="P-77", issuer="S", birth_date="", sex="", study_uid="1.2.3").value
@@ -192,7 +192,7 @@ class World:
             self.add(event)
 
     def projector(self, tables: MemoryTables) -> Projector:
-        return Projector(tables, Material(self.objects, documents=DOCUMENTS, missing_s=0), SECRET)
+        return Projector(tables, Material(self.objects, documents=DOCUMENTS, missing_s=0), SECRETS)
 
     async def apply(self, tables: TornTables, topics: Sequence[str], cuts: Sequence[tuple[int, int, int]]) -> None:
         """Apply every topic in batches (first, length, writes until the database goes away), then what is left."""

@@ -16,13 +16,13 @@ from streams.apply import bounded
 from streams.arrivals import Folded, fold, fresh
 from streams.pack_rows import PackRow
 from streams.projections.studies import project
-from tests.unit.streams.samples import PERSON, SECRET, T0, Pack, fact
+from tests.unit.streams.samples import KEYS, PERSON, T0, Pack, fact
 
 
 def folded(*packs: Pack, first: int = 10) -> Folded:
     objects = MemoryObjects()
     facts = [fact(p.put(objects), first + n, at_ms=T0 + n) for n, p in enumerate(packs)]
-    return fold(facts, (), {f.offset: p.manifest for f, p in zip(facts, packs, strict=True)}, SECRET)
+    return fold(facts, (), {f.offset: p.manifest for f, p in zip(facts, packs, strict=True)}, KEYS)
 
 
 def rows(writes: list[Write], table: str) -> list[Upsert]:
@@ -78,7 +78,7 @@ def test_another_pack_under_a_known_id_fails() -> None:
     objects = MemoryObjects()
     event = Pack(0).put(objects)
     facts = [fact(event, 1), fact(msgspec.structs.replace(event, pack_sha256="0" * 64), 2)]
-    found = fold(facts, (), {1: Pack(0).manifest}, SECRET)
+    found = fold(facts, (), {1: Pack(0).manifest}, KEYS)
     assert [(f.offset, e.reason) for f, e in found.failed] == [(2, "pack-id-reused")]
     assert fresh(facts, ()) == facts[:1]
 
@@ -95,7 +95,7 @@ def test_a_manifest_of_something_else_is_refused(change: dict[str, str], reason:
     manifest = Pack(0).manifest
     other = Manifest(msgspec.structs.replace(manifest.pack, **change), manifest.instances)
     with pytest.raises(Invalid) as refused:
-        project(fact(Pack(0).put(MemoryObjects()), 1), other, SECRET)
+        project(fact(Pack(0).put(MemoryObjects()), 1), other, KEYS)
     assert refused.value.reason == reason
 
 
@@ -113,14 +113,14 @@ def test_an_instance_line_that_cannot_be_is_refused(change: dict[str, object], r
     manifest = Pack(0).manifest
     line = msgspec.structs.replace(manifest.instances[0], **change)
     with pytest.raises(Invalid) as refused:
-        project(fact(Pack(0).put(MemoryObjects()), 1), Manifest(manifest.pack, (line,)), SECRET)
+        project(fact(Pack(0).put(MemoryObjects()), 1), Manifest(manifest.pack, (line,)), KEYS)
     assert refused.value.reason == reason
 
 
 def test_one_bad_pack_leaves_the_others_of_the_study() -> None:
     objects = MemoryObjects()
     facts = [fact(Pack(n).put(objects), n) for n in range(3)]
-    found = fold(facts, (), {0: Pack(0).manifest, 1: Invalid("manifest-missing"), 2: Pack(2).manifest}, SECRET)
+    found = fold(facts, (), {0: Pack(0).manifest, 1: Invalid("manifest-missing"), 2: Pack(2).manifest}, KEYS)
     assert [a.row.offset for a in found.arrivals] == [0, 2]
     assert [(f.offset, e.reason) for f, e in found.failed] == [(1, "manifest-missing")]
 
@@ -158,5 +158,5 @@ def test_frames_too_large_for_a_row_are_left_to_the_manifest() -> None:
         msgspec.structs.replace(manifest.instances[1], frames=msgspec.Raw(b"[1]")),
     )
     event = Pack(0, (("1", "1", "a"), ("1", "2", "b"))).put(MemoryObjects())
-    found = project(fact(event, 1), Manifest(manifest.pack, lines), SECRET)
+    found = project(fact(event, 1), Manifest(manifest.pack, lines), KEYS)
     assert [w.columns["frames"] for w in rows(found.writes, "instances")] == ["", "[1]"]

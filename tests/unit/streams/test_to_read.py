@@ -17,7 +17,7 @@ from streams.projections.orders import OrderMaterial
 from streams.projections.studies import project, summarise
 from streams.to_read import ToRead, listed
 from tests.unit.schemas.test_orders import WHOLE
-from tests.unit.streams.samples import SECRET, T0, Pack, dump, fact, run
+from tests.unit.streams.samples import KEYS, T0, Pack, dump, fact, run
 from tests.unit.streams.test_orders import SAID
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ def arrivals(packs: Sequence[Pack], objects: MemoryObjects) -> list[list[Write]]
     found: list[list[Write]] = []
     for n, pack in enumerate(packs):
         came = fact(pack.put(objects), n + 1, at_ms=T0 if n == 0 else ISSUED_MS + 1000 * n)
-        made = project(came, pack.manifest, SECRET)
+        made = project(came, pack.manifest, KEYS)
         rows.append(made.row)
         found.append([*made.writes, *summarise(0, rows, came.offset)])
     return found
@@ -68,8 +68,8 @@ def orders() -> list[list[Write]]:
         document_key=f"orders/{SAID['order_id']}/2",
     )  # fmt: skip
     return [
-        project_alone(fact(placed, 1), OrderMaterial(mine), SECRET),
-        project_alone(fact(moved, 2), OrderMaterial(replace(mine, accession="A-2"), mine), SECRET),
+        project_alone(fact(placed, 1), OrderMaterial(mine), KEYS),
+        project_alone(fact(moved, 2), OrderMaterial(replace(mine, accession="A-2"), mine), KEYS),
     ]
 
 

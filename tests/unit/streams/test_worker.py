@@ -27,7 +27,7 @@ from streams.material import Material
 from streams.replay import Replay, settle
 from streams.timers import Timers
 from streams.worker import ARRIVALS, Worker
-from tests.unit.streams.samples import DOCUMENTS, SECRET, T0, Pack, dump, run, stored
+from tests.unit.streams.samples import DOCUMENTS, SECRETS, T0, Pack, dump, run, stored
 
 QUIET_MS = 60_000
 NOW = "2025-03-01T08:00:00Z"
@@ -52,7 +52,7 @@ class Archive:
         self.timers = Timers(self.tables, ARRIVALS, QUIET_MS, self.publish, self.ends, open_ms=self.open_ms)
         self.worker = Worker(
             self.tables,
-            Projector(self.tables, self.material, SECRET),
+            Projector(self.tables, self.material, SECRETS),
             self.timers,
             DeadLetters(self.objects, DOCUMENTS, b"k" * 32).keep,
             self.publish,
@@ -233,7 +233,7 @@ def test_a_rebuild_gives_the_same_tables_and_passes_over_the_buried() -> None:
     other = archive.tables.with_keyspace("sijil_views_2")
 
     async def rebuild() -> int:
-        done = await Replay(log, Projector(other, archive.material, SECRET)).run()
+        done = await Replay(log, Projector(other, archive.material, SECRETS)).run()
         await settle(other)
         assert not done.lost
         return done.passed_over
@@ -242,5 +242,5 @@ def test_a_rebuild_gives_the_same_tables_and_passes_over_the_buried() -> None:
     assert run(dump(other)) == run(dump(archive.tables))
     archive.objects.delete("sijil-packs", events[2].manifest_key)  # type: ignore[attr-defined]
     third = archive.tables.with_keyspace("sijil_views_3")
-    lost = run(Replay(log, Projector(third, archive.material, SECRET)).run()).lost
+    lost = run(Replay(log, Projector(third, archive.material, SECRETS)).run()).lost
     assert [p.offset for p in lost] == [2]

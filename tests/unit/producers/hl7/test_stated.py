@@ -46,7 +46,14 @@ def test_what_a_hospital_states_is_shown(world: World, event: str) -> None:
     assert [e.patient_key for e in found] == [key(NATIONAL), key("P1")]
     document = world.objects.get(BUCKET, found[0].document_key)
     person = Stated(
-        name="سامي^ليلى", number=NATIONAL, issuer=NATIONAL_ISSUER, birth_date="19900101", sex="F", phone="01012345678"
+        name="سامي^ليلى",
+        number=NATIONAL,
+        issuer=NATIONAL_ISSUER,
+        birth_date="19900101",
+        sex="F",
+        phone="01012345678",
+        locals=("P1",),
+        locals_issuer="SITE1",
     )
     assert decode(document) == person
     want = wanted(found[0])

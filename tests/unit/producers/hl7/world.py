@@ -14,6 +14,7 @@ from infra.hl7_senders import Sender
 from infra.known_studies import KnownStudies
 from infra.memory import MemoryLog, MemoryObjects, MemoryTables
 from infra.mllp import Peer
+from infra.patient_keys import PatientKeys
 from infra.results_waiting import Queue
 from producers.critical import Duty
 from producers.hl7.answered import Answered
@@ -25,6 +26,7 @@ from schemas.envelope import decode
 from schemas.events import Event
 from schemas.hl7 import Segment, parse
 from schemas.known_study import KnownStudy
+from schemas.patient_keys import PatientSecret, PatientSecrets
 from schemas.tables import STATE_KEYSPACE
 
 SECRET = b"secret of patient keys"
@@ -73,6 +75,7 @@ class World:
         self.log, self.objects = MemoryLog(), MemoryObjects()
         self.state = MemoryTables().with_keyspace(STATE_KEYSPACE)
         self.studies = Studies()
+        self.keys = PatientKeys(MemoryTables(), PatientSecrets(PatientSecret(1, SECRET)))
         self.chain = ChainedLog(self.log, folder / "chain", "/hl7/SITE1/1", backlog_max=100, anchors=None)
         self.queue = Queue(self.state)
         self.results = Results(
@@ -83,12 +86,12 @@ class World:
             studies=lambda: self.studies,
             queue=self.queue,
             zone=ZoneInfo("Africa/Cairo"),
-            secret=SECRET,
+            keys=self.keys,
         )
         orders = OrdersIn(
             self.objects, self.chain, bucket=BUCKET, zone=ZoneInfo("Africa/Cairo"), zone_name="Africa/Cairo"
         )
-        patients = PatientsIn(self.objects, self.chain, bucket=BUCKET, secret=SECRET)
+        patients = PatientsIn(self.objects, self.chain, bucket=BUCKET, keys=self.keys)
         self.receiver = Receiver(
             objects=self.objects,
             bucket=BUCKET,
