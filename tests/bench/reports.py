@@ -74,8 +74,9 @@ class Record:
                 self.send_response(503 if record.away else 200)
                 self.send_header("Content-Type", "application/fhir+json")
                 self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
+                with suppress(ConnectionError):  # who asked has ended with its archive
+                    self.end_headers()
+                    self.wfile.write(answer)
 
             def log_message(self, *_: object) -> None:
                 """Nothing."""
