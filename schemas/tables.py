@@ -258,6 +258,8 @@ def _accesses(
     )
 
 
+_CELLS = "frozen<list<text>>"
+
 TABLES: tuple[Table, ...] = (
     Table(
         "studies",
@@ -851,20 +853,29 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "times_of_studies",
-        {"site": "text", "hour": "text", "study_uid": "text", "cell": "text", "codes": "blob", "stamp": "bigint"},
-        ("site", "hour"),
+        {"site": "text", "slot": "text", "study_uid": "text", "cell": "text", "codes": "blob", "stamp": "bigint"},
+        ("site", "slot"),
         ("study_uid",),
         source="all topics that know of a study's way together (streams.times)",
-        about="What each study adds to the times of the site that sent its first pack and the hour (YYYYMMDDHH, UTC) of"
-        " that: modalities and priority, and the bucket of each interval (schemas.times). Its timestamp is its stamp,"
-        " which grows with all that is known.",
+        about="What each study adds to the times of the site that sent its first pack and the ten seconds of that"
+        " (YYYYMMDDHHMMS, UTC): modalities and priority, and the bucket of each interval (schemas.times). Its timestamp"
+        " is its stamp, which grows with all that is known.",
+    ),
+    Table(
+        "times_by_slot",
+        {"site": "text", "hour": "text", "slot": "text", "cells": _CELLS, "counts": "blob", "stamp": "bigint"},
+        ("site", "hour"),
+        ("slot",),
+        source="sums of times_of_studies (streams.times)",
+        about="The same of a site and ten seconds: an hour of many studies is added up from these. Its timestamp is the"
+        " sum of the stamps of its studies.",
     ),
     Table(
         "times_by_site",
-        {"site": "text", "month": "text", "hour": "text", "cells": "frozen<list<text>>", "counts": "blob"},
+        {"site": "text", "month": "text", "hour": "text", "cells": _CELLS, "counts": "blob"},
         ("site", "month"),
         ("hour",),
-        source="sums of times_of_studies (streams.times)",
+        source="sums of times_by_slot (streams.times)",
         about="How often studies of a site and an hour took how long, by modalities and priority: counts of buckets"
         " (schemas.times). Its timestamp is the sum of the stamps of its studies.",
     ),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -141,7 +141,7 @@ def cell(way: Way) -> str:
     return "\\".join(way.modalities) + "\t" + way.priority
 
 
-def summed(studies: Iterable[tuple[str, bytes]]) -> tuple[list[str], bytes]:
+def counted(studies: Iterable[tuple[str, bytes]]) -> tuple[list[str], bytes]:
     """Of (cell, codes) of each study the cells, and how often each has which code: 32 bits each of the cell's place
     and the code (16 bits each), and of the count.
     """
@@ -149,6 +149,19 @@ def summed(studies: Iterable[tuple[str, bytes]]) -> tuple[list[str], bytes]:
     for name, data in studies:
         if data:
             counts.setdefault(name, Counter()).update(struct.unpack(f"<{len(data) // 2}H", data))
+    return _packed(counts)
+
+
+def added(sums: Iterable[tuple[Sequence[str], bytes]]) -> tuple[list[str], bytes]:
+    """Several such (cells, counts) as one."""
+    counts: dict[str, Counter[int]] = {}
+    for cells, data in sums:
+        for what, count in struct.iter_unpack("<2I", data):
+            counts.setdefault(cells[what >> 16], Counter())[what & 0xFFFF] += count
+    return _packed(counts)
+
+
+def _packed(counts: Mapping[str, Mapping[int, int]]) -> tuple[list[str], bytes]:
     cells = sorted(counts)
     flat = [
         n for place, name in enumerate(cells) for c, k in sorted(counts[name].items()) for n in (place << 16 | c, k)

@@ -11,7 +11,7 @@ from consumers.api.routes import times
 from consumers.api.times import Sums, grouping
 from schemas.events import AccessGranted, ReportDelivered, ReportIssued, Shown, StudyCompleted
 from schemas.roles import Role
-from schemas.times import STEPS, Way, cell, codes, summed
+from schemas.times import STEPS, Way, cell, codes, counted
 from tests.unit.consumers.archive import MemoryArchive, part10
 from tests.unit.consumers.test_criticals import ask
 
@@ -21,7 +21,7 @@ REPORT = "00000000-0000-4000-8000-000000000001"
 
 
 def row(site: str, hour: str, *ways: Way) -> dict[str, object]:
-    cells, counts = summed((cell(w), codes(w)) for w in ways)
+    cells, counts = counted((cell(w), codes(w)) for w in ways)
     return {"site": site, "hour": hour, "cells": cells, "counts": counts}
 
 
