@@ -8,11 +8,13 @@ after the other, so that only the file that ends a process is refused, and other
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from prometheus_client import Counter, Gauge
 
@@ -36,6 +38,9 @@ DECODABLE = frozenset({"1.2.840.10008.1.2", *(f"1.2.840.10008.1.2.{n}" for n in 
 
 WAITING = Gauge("sijil_decoder_waiting", "Instances that are decoded, encoded or rendered, or wait for it")
 ENDED = Counter("sijil_decoder_ended", "Works that ended with their process", ["how"])
+
+CLOSE_S = 2.0
+"""How long the end of killed processes is waited for."""
 
 T = TypeVar("T")
 
@@ -102,6 +107,7 @@ class Decoders:
         """End the processes."""
         self._pool.close()
         self._alone.close()
+        gc.collect()  # semaphores go with the queues, which know each other
 
     async def _run(self, work: Callable[..., T], part10: bytes, *args: Any) -> T:
         if len(part10) > INPUT_MAX:
@@ -133,10 +139,15 @@ class _Pool:
         self._workers, self._timeout_s = workers, timeout_s
         self._turns = asyncio.Semaphore(workers)
         self._executor: ProcessPoolExecutor | None = None
+        self._closed = False
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
-        """Raises BrokenProcessPool when a process ended, TimeoutError when the work took too long."""
+        """Raises BrokenProcessPool when a process ended, TimeoutError when the work took too long, Transient when all
+        have been ended.
+        """
         async with self._turns:
+            if self._closed:
+                raise Transient("the decoders have been ended")
             if self._executor is None:
                 self._executor = ProcessPoolExecutor(
                     self._workers,
@@ -162,6 +173,17 @@ class _Pool:
         executor.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-            self._executor = None
+        """End them, whatever they work on, and give back what they share with this process: the pool's thread does
+        that, and who ends by `os._exit` would not wait for it.
+        """
+        self._closed = True
+        executor, self._executor = self._executor, None
+        # typeshed names another type
+        thread = cast("threading.Thread | None", executor and executor._executor_manager_thread)
+        if executor is None or thread is None:
+            return
+        processes = list((executor._processes or {}).values())
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.kill()
+        thread.join(CLOSE_S)
