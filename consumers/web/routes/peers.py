@@ -40,11 +40,15 @@ async def peers(view: View) -> Response:
 
 
 def differs(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
-    """(what, as it was, as it is) of a device that was changed: what is another."""
+    """(what, as it was, as it is) of a device that was changed: what is another; empty: none, or no."""
     if before is None or after is None:
         return []
-    pairs = ((name, str(before.get(name, "")), str(after.get(name, ""))) for name in SHOWN)
+    pairs = ((name, _said(before.get(name)), _said(after.get(name))) for name in SHOWN)
     return [(name, old, new) for name, old, new in pairs if old != new]
+
+
+def _said(value: object) -> str:
+    return "✓" if value is True else str(value or "")
 
 
 async def one(view: View) -> Response:
