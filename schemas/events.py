@@ -121,6 +121,21 @@ class StudyExpected(Event, frozen=True, kw_only=True):
         return self.study_uid
 
 
+class StudyParted(Event, frozen=True, kw_only=True):
+    """A study is not that of an order after all: their accession numbers, or their patients, differ since."""
+
+    TYPE = "study.parted.v1"
+    TOPIC = "study.arrivals"
+    study_uid: Uid
+    site: Site
+    order_id: Id
+    version: Annotated[int, msgspec.Meta(ge=1, description="of the order, since which it is so")]
+    recorded: Time
+
+    def key(self) -> str:
+        return self.study_uid
+
+
 # ------------------------------------------------------------------------------------------------ study.lifecycle
 
 
@@ -962,6 +977,7 @@ EVENTS: tuple[type[Event], ...] = (
     PackStored,
     InstanceRejected,
     StudyExpected,
+    StudyParted,
     StudyCompleted,
     StudyReopened,
     DuplicateFound,

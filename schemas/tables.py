@@ -1111,6 +1111,14 @@ TABLES: tuple[Table, ...] = (
         about="Which orders expect a study, and why: it has the UID that the order gave, or its accession number.",
     ),
     Table(
+        "studies_by_order",
+        {"order_id": "text", "study_uid": "text", "basis": "text", "site": "text", "recorded": "text"},
+        ("order_id",),
+        ("study_uid",),
+        source="study.arrivals",
+        about="Which studies an order expects, and why: looked at when the order changes.",
+    ),
+    Table(
         "projection_positions",
         {"projection": "text", "topic": "text", "partition": "int", "next_offset": "bigint", "log_time": "timestamp"},
         ("projection",),

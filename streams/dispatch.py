@@ -58,6 +58,7 @@ from schemas.events import (
     StudyDelivered,
     StudyDeliveryFailed,
     StudyExpected,
+    StudyParted,
     StudyReassigned,
     StudyRejected,
     StudyReopened,
@@ -112,6 +113,7 @@ Project = Callable[..., list[Write]]
 PROJECT: Mapping[type[Event], Project] = {
     InstanceRejected: rejections.rejected,
     StudyExpected: orders.expected,
+    StudyParted: orders.parted,
     StudyCompleted: lifecycle.completed,
     StudyReopened: lifecycle.reopened,
     ConflictFound: lifecycle.conflict_found,

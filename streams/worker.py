@@ -140,6 +140,7 @@ class Worker:
             emits += decide(folded, waits, known)
         emits += await self._joining.of_studies(applied.studies)
         emits += await self._joining.of_orders(facts)
+        emits += await self._joining.of_expected(facts)
         await self._publish(emits)
 
     async def _known(self, studies: Iterable[Folded]) -> list[tuple[Folded, set[int], int]]:

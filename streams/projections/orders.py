@@ -1,7 +1,7 @@
 """order.* → orders in all versions, and as they are now by patient, accession number, day and who refers.
 
 A version that has moved (another day, patient, accession number or referrer) takes its row out of where it was: the
-document of the version before says where that is. study.expected → which orders a study belongs to.
+document of the version before says where that is. study.expected, .parted → which studies and orders belong together.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.errors import Invalid
-from schemas.events import OrderCancelled, OrderChanged, OrderPlaced, StudyExpected
+from schemas.events import OrderCancelled, OrderChanged, OrderPlaced, StudyExpected, StudyParted
 from schemas.identity import NATIONAL_ISSUER
 from schemas.orders import Order
 from schemas.patient_keys import Keys
@@ -23,6 +23,7 @@ TEXT_MAX = 1024
 """Characters of a column; the whole is in the document."""
 KEY_MAX = 64
 NUMBERED = "orders_by_accession"
+JOINED = ("orders_by_study", "studies_by_order")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,4 +152,10 @@ def expected(fact: Fact, event: StudyExpected) -> list[Write]:
         return []
     key = {"study_uid": event.study_uid, "order_id": event.order_id}
     columns = {"basis": event.basis, "site": event.site, "recorded": event.recorded}
-    return [Upsert("orders_by_study", key, columns, fact.offset)]
+    return [Upsert(table, key, columns, fact.offset) for table in JOINED]
+
+
+def parted(fact: Fact, event: StudyParted) -> list[Write]:
+    """What was said before of the two holds no longer."""
+    key = {"study_uid": event.study_uid, "order_id": event.order_id}
+    return [Delete(table, key, fact.offset) for table in JOINED]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from infra.ports import Select, Stored
-from schemas.events import OrderCancelled, OrderPlaced, StudyCompleted, StudyExpected
+from schemas.events import OrderCancelled, OrderChanged, OrderPlaced, StudyCompleted, StudyExpected, StudyParted
 from schemas.identity import derived_id
 from schemas.orders import Order, resource
 from streams.completeness import ORDER
@@ -75,7 +75,7 @@ def test_whichever_comes_first_the_other_joins_it(order_first: bool) -> None:
         assert desk.expected() == []
         desk.order()
     ((id, told),) = desk.expected()
-    assert id == derived_id(StudyExpected.TYPE, HERS.order_id, STUDY)
+    assert id == derived_id(StudyExpected.TYPE, HERS.order_id, STUDY, 1)
     assert (told.study_uid, told.order_id, told.basis, told.site) == (STUDY, HERS.order_id, "accession", SITE)
     desk.follow()
     (row,) = run(desk.tables.select(Select("orders_by_study", {"study_uid": STUDY})))
@@ -164,3 +164,104 @@ def test_what_was_taken_back_joins_nothing() -> None:
     row = {"patient_key": "k", "patient_id": "1", "birth_date": "", "sex": "", "site": SITE, "sites": [SITE]}
     assert belongs(row, {**row, "status": "active"})
     assert not belongs(row, {**row, "status": "entered-in-error"})
+
+
+OTHER = replace(HERS, accession="A-9")
+"""The same order after its number was set right."""
+
+
+def joined(desk: Desk) -> list[tuple[str, str]]:
+    """(study, order) as the tables have them, the same from both sides."""
+    found = [(r["study_uid"], r["order_id"]) for r in run(rows_of(desk, "orders_by_study"))]
+    assert sorted(found) == sorted((r["study_uid"], r["order_id"]) for r in run(rows_of(desk, "studies_by_order")))
+    return sorted(found)
+
+
+async def rows_of(desk: Desk, table: str) -> list[dict[str, Any]]:
+    return [row async for row in desk.tables.scan(table)]
+
+
+def change(desk: Desk, said: Order, offset: int) -> None:
+    desk.order(said, offset, OrderChanged, previous_key=f"orders/{said.order_id}/{offset - 1}.json")
+
+
+def tell(desk: Desk) -> None:
+    """What was told comes back by the log, as often as something new is told."""
+    told: list[str] = []
+    while new := [e for e in desk.emitted if isinstance(e.event, StudyExpected | StudyParted) and e.id not in told]:
+        for emit in new:
+            told.append(emit.id)
+            run(desk.worker.handle([stored(emit.event, 100 + len(told), id=emit.id)]))
+
+
+def partings(desk: Desk) -> list[StudyParted]:
+    """Told twice under one id is told once."""
+    return list({e.id: e.event for e in desk.emitted if isinstance(e.event, StudyParted)}.values())
+
+
+def test_an_order_whose_number_changed_goes_over_to_the_other_study() -> None:
+    desk = Desk()
+    desk.order()
+    desk.study()
+    right = Pack(6, study="1.2.4", site=SITE)
+    came = replace(right, header={**right.header, "t00080050": "A-9"}).put(desk.objects)
+    run(desk.worker.handle([stored(came, 6)]))
+    desk.follow()
+    assert joined(desk) == [(STUDY, HERS.order_id)]
+    change(desk, OTHER, 2)
+    (event,) = partings(desk)
+    assert (event.study_uid, event.order_id, event.version, event.site) == (STUDY, HERS.order_id, 2, SITE)
+    (emit,) = [e for e in desk.emitted if e.event is event]
+    assert emit.id == derived_id(StudyParted.TYPE, HERS.order_id, STUDY, 2)
+    tell(desk)
+    assert joined(desk) == [("1.2.4", HERS.order_id)]
+    change(desk, replace(OTHER, reason="again"), 3)
+    assert len(partings(desk)) == 1
+
+
+@pytest.mark.parametrize("told_late", [False, True])
+def test_parting_does_not_depend_on_what_comes_first(told_late: bool) -> None:
+    """The order changes before, or after, it came back by the log that the study was expected."""
+    desk = Desk()
+    desk.study()
+    desk.order()
+    if not told_late:
+        desk.follow()
+    change(desk, OTHER, 2)
+    assert len(partings(desk)) == (0 if told_late else 1)
+    tell(desk)
+    assert len(partings(desk)) == 1
+    assert joined(desk) == []
+
+
+def test_back_again_is_joined_again() -> None:
+    desk = Desk()
+    desk.study()
+    desk.order()
+    desk.follow()
+    for version, said in ((2, OTHER), (3, HERS)):
+        change(desk, said, version)
+        for emit in desk.emitted:
+            if isinstance(emit.event, StudyExpected | StudyParted):
+                run(desk.worker.handle([stored(emit.event, 100 * version, id=emit.id)]))
+        desk.emitted.clear()
+    assert joined(desk) == [(STUDY, HERS.order_id)]
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "parts"),
+    [
+        (replace(HERS, accession=""), OrderChanged, True),
+        (replace(HERS, patient_id="P-78", birth_date="19810101"), OrderChanged, True),
+        (replace(HERS, reason="again"), OrderChanged, False),
+        (replace(HERS, status="completed"), OrderChanged, False),
+    ],
+    ids=["no number", "somebody else", "no matter", "done"],
+)
+def test_what_parts(said: Order, kind: type[Any], parts: bool) -> None:
+    desk = Desk()
+    desk.study()
+    desk.order()
+    desk.follow()
+    desk.order(said, offset=2, kind=kind)
+    assert [e.study_uid for e in partings(desk)] == ([STUDY] if parts else [])
