@@ -105,6 +105,7 @@ class Decoders:
 
     def close(self) -> None:
         """End the processes."""
+        self._pool.closed = self._alone.closed = True  # both first: what one lost would be tried again by the other
         self._pool.close()
         self._alone.close()
         gc.collect()  # semaphores go with the queues, which know each other
@@ -139,14 +140,14 @@ class _Pool:
         self._workers, self._timeout_s = workers, timeout_s
         self._turns = asyncio.Semaphore(workers)
         self._executor: ProcessPoolExecutor | None = None
-        self._closed = False
+        self.closed = False
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
         """Raises BrokenProcessPool when a process ended, TimeoutError when the work took too long, Transient when all
         have been ended.
         """
         async with self._turns:
-            if self._closed:
+            if self.closed:
                 raise Transient("the decoders have been ended")
             if self._executor is None:
                 self._executor = ProcessPoolExecutor(
@@ -176,7 +177,6 @@ class _Pool:
         """End them, whatever they work on, and give back what they share with this process: the pool's thread does
         that, and who ends by `os._exit` would not wait for it.
         """
-        self._closed = True
         executor, self._executor = self._executor, None
         # typeshed names another type
         thread = cast("threading.Thread | None", executor and executor._executor_manager_thread)
