@@ -190,6 +190,12 @@ class Place:
             while (await self.known(id))[: len(expected)] != expected:  # noqa: ASYNC110 (nobody tells)
                 await asyncio.sleep(0.005)
 
+    async def has_all(self, id: str) -> None:
+        """Wait until nothing is owed to it."""
+        async with asyncio.timeout(5):
+            while any(r["destination"] == f"subscription-{id}" for r in await self.world.open_rows()):  # noqa: ASYNC110 (nobody tells)
+                await asyncio.sleep(0.005)
+
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
@@ -281,6 +287,7 @@ def test_a_receiver_that_is_down_gets_all_when_it_is_back_and_holds_up_no_other(
                 down.answer = 503
                 await place.world.happens(*(issued(n) for n in range(5)))
                 await until(lambda: len(up.of("event-notification")) == 5)
+                await place.has_all(good["id"])
                 await place.stands(bad["id"], "error", "http-503")
             assert {told(e)["event-number"] for e in down.of("event-notification")} == {"1"}
             shown = (await client.get(f"/fhir/Subscription/{bad['id']}")).json()
