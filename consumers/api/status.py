@@ -45,6 +45,7 @@ def describe(row: Row, packs: Sequence[Row], steps: Sequence[Row] = ()) -> dict[
         "marks": sorted(row["marks"] or ()),
         "first_arrival": row["first_arrival"],
         "last_arrival": row["last_arrival"],
+        "last_images": row["last_images"],
     }
     if found is not State.OPEN:
         document["completed"] = {

@@ -45,7 +45,8 @@ def add(app: FastAPI, guard: Guard, room: Room, drafts: Drafts) -> None:
             saved = await drafts.save(caller_of(request).actor, study, draft, after)
         except Changed as changed:
             return _changed(changed)
-        return JSONResponse({"save_id": saved.save_id, "saved": saved.saved}, headers=_tag(saved.save_id))
+        answer = {"save_id": saved.save_id, "saved": saved.saved, "begun": saved.begun}
+        return JSONResponse(answer, headers=_tag(saved.save_id))
 
     @app.delete(PATH, tags=["Reading"], summary="Forget the draft that If-Match names", dependencies=may)
     async def drop_draft(request: Request, study: str) -> Response:
@@ -83,6 +84,7 @@ def told(saved: Saved, author: str) -> dict[str, Any]:
         "study_uid": saved.study_uid,
         "save_id": saved.save_id,
         "saved": saved.saved,
+        "begun": saved.begun,
         "becomes": saved.report_id(author),
         "draft": saved.draft,
     }

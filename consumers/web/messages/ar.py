@@ -961,6 +961,7 @@ MESSAGES: Mapping[str, str] = {
     "reading.release": "إعادة إلى القائمة",
     "reading.claimed": "فتح {who} هذا الفحص ({when}). يمكنك الكتابة رغم ذلك.",
     "reading.take": "تولَّه أنت",
+    "reading.came": "وصلت صور بعد أن بدأت هذا النص ({when}). انظر إليها قبل التوقيع.",
     "reading.fault.changed": "تغيّرت هذه المسودة في نافذة أخرى أو على جهاز آخر",
     "reading.fault.changed.hint": "المكتوب هناك معروض بجانبك. ما تكمل به هنا يحل محله.",
     "reading.fault.version": "غيّر شخص آخر التقرير في هذه الأثناء",

@@ -488,6 +488,7 @@ MESSAGES: Mapping[str, str] = {
     "reading.release": "Give back",
     "reading.claimed": "{who} has opened this study ({when}). You may write all the same.",
     "reading.take": "Take it over",
+    "reading.came": "Images came after you began this text ({when}). Look at them before you sign.",
     "reading.fault.changed": "This draft was changed in another tab or on another computer",
     "reading.fault.changed.hint": "What stands there is shown beside. What you go on with here replaces it.",
     "reading.fault.version": "Somebody has changed the report meanwhile",

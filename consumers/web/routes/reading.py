@@ -184,6 +184,7 @@ class Editor:
         kept, known = await asyncio.gather(view.get(f"/studies/{uid}/draft"), self._known(view, uid))
         if kept["draft"] is not None:
             draft, save_id, saved = _draft(kept), kept["save_id"], _at(view, kept["saved"])
+            known["came"] = _came(known, kept)
         else:
             draft, save_id, saved = _begun(view, known), "", ""
         return self._render(view, known, draft, save_id, saved=saved)
@@ -202,6 +203,7 @@ class Editor:
             return self._render(view, known, draft, other.get("save_id", ""), fault="changed", other=shown)
         if not (draft.findings.strip() or draft.impression.strip()) or not draft.title:
             return self._render(view, known, draft, told["save_id"], fault="empty")
+        known["came"] = _came(known, told)
         left = blanks(draft.title, draft.findings, draft.impression)
         signs = view.may(Permission.REPORT_SIGN)
         return view.render("reading_check.html", **known, draft=draft, save_id=told["save_id"], left=left, signs=signs)
@@ -279,6 +281,7 @@ class Editor:
             "reports": [report_of(r) for r in reported["reports"]],
             "priors": priors,
             "patient_key": key,
+            "came": None,
         }
 
     def _render(
@@ -324,6 +327,12 @@ def _begun(view: View, known: Mapping[str, Any]) -> Draft:
         if row["report_id"] == wanted or (not wanted and row["status"] in BEGUN):
             return draft_of_report(row, code)
     return Draft(language=code, title=known["order"]["procedure_text"] or known["s"].description)
+
+
+def _came(known: Mapping[str, Any], kept: Mapping[str, Any]) -> datetime | None:
+    """When images came that a draft, which was begun before, may know nothing of; None: none did."""
+    came, begun = show.moment(known["standing"]["last_images"]), show.moment(kept["begun"])
+    return came if came and begun and came > begun else None
 
 
 def _draft(kept: Mapping[str, Any]) -> Draft:

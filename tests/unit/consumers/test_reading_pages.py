@@ -193,6 +193,30 @@ def test_from_the_list_to_a_signed_report(archive: MemoryArchive) -> None:
     assert f"/{STUDY}/claim" not in asked(archive, lambda c: c.get("/web/reading")).text
 
 
+def test_images_that_came_after_a_text_was_begun_are_told_before_it_is_signed(archive: MemoryArchive) -> None:
+    notice = LANGUAGES["ar"].text("reading.came", when="\0").partition("\0")[0]
+
+    async def begin(client: httpx.AsyncClient) -> str:
+        saved = (await client.post(f"/web/reading/{STUDY}/draft", data=WRITTEN)).json()
+        page = (await client.get(f"/web/reading/{STUDY}")).text
+        assert notice not in page
+        return str(saved["save_id"])
+
+    save_id = asked(archive, begin)
+    archive.store([part10("1.2.3.1.2", BodyPartExamined="CHEST", InstanceNumber="2")])
+    came = {"last_images": clock.now()}
+    asyncio.run(archive.tables.apply([Upsert("studies", {"study_uid": STUDY}, came, 10**9)]))
+
+    async def go_on(client: httpx.AsyncClient) -> None:
+        assert notice in (await client.get(f"/web/reading/{STUDY}")).text
+        check = await client.post(f"/web/reading/{STUDY}/check", data={**WRITTEN, "save_id": save_id})
+        assert notice in check.text
+        answer = await client.post(f"/web/reading/{STUDY}/sign", data={"save_id": hidden(check.text, "save_id")})
+        assert answer.status_code == 303, "it is told, the decision is theirs"
+
+    asked(archive, go_on)
+
+
 def test_another_tab_is_shown_and_not_written_over(archive: MemoryArchive) -> None:
     async def work(client: httpx.AsyncClient) -> None:
         first = (await client.post(f"/web/reading/{STUDY}/draft", data=WRITTEN)).json()
