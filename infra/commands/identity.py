@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from infra.identity.keys import IssuerKeys
-from infra.identity.minting import mint
 from infra.identity.users import Users
 from infra.settings import Settings
 from schemas.errors import Invalid
@@ -38,6 +37,8 @@ def _parts() -> tuple[Settings, Users, IssuerKeys]:
 )
 def token(role: str, sites: tuple[str, ...], person: str, patient: str, service: str, hours: float) -> None:
     """Print a bearer token of the embedded issuer: curl -H "Authorization: Bearer $(sijil token doctor)" …"""
+    from infra.identity.minting import mint  # the issuer: most commands need none of it
+
     settings, _, _ = _parts()
     seconds = round(hours * 3600)
     click.echo(

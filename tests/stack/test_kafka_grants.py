@@ -30,6 +30,8 @@ pytestmark = pytest.mark.connected
 
 WRITTEN = "sijil.sites"
 """A topic in which a record that is no event bothers nobody."""
+KEPT = "sijil.reading"
+"""A topic that every role may see."""
 
 
 def may_write(settings: Settings, topic: str) -> bool:
@@ -104,12 +106,12 @@ def test_a_role_writes_and_reads_its_topics_and_no_others(stack: LocalStack) -> 
 @pytest.mark.parametrize("role", ROLES)
 def test_nobody_deletes_or_changes_what_is_kept(stack: LocalStack, role: Role) -> None:
     admin = AdminClient(connection(stack.settings(role)))
-    assert refused(admin.delete_records([TopicPartition(WRITTEN, 0, 1)], request_timeout=10.0))
-    assert refused(admin.delete_topics([WRITTEN], request_timeout=10.0))
+    assert refused(admin.delete_records([TopicPartition(KEPT, 0, 1)], request_timeout=10.0))
+    assert refused(admin.delete_topics([KEPT], request_timeout=10.0))
     forget = ConfigEntry("retention.ms", "1", incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ConfigResource.Type.TOPIC, WRITTEN, incremental_configs=[forget])
+    resource = ConfigResource(ConfigResource.Type.TOPIC, KEPT, incremental_configs=[forget])
     assert refused(admin.incremental_alter_configs([resource], request_timeout=10.0))
-    assert refused(admin.create_partitions([NewPartitions(WRITTEN, 12)], request_timeout=10.0))
+    assert refused(admin.create_partitions([NewPartitions(KEPT, 12)], request_timeout=10.0))
     assert refused(admin.create_topics([NewTopic("mine", 1, 1)], request_timeout=10.0))
     assert refused(admin.delete_consumer_groups(["sijil-worker-sijil_views"], request_timeout=10.0))
 
