@@ -176,7 +176,7 @@ def test_no_bytes_crash_or_hang_the_door(doors: Doors, data: bytes) -> None:
             s.shutdown(socket.SHUT_WR)
             while s.recv(65536):
                 pass
-    doors.until(lambda: doors.listener.associations() == [])
+    doors.until(lambda: doors.listener.associations() == [], 60.0)
 
 
 def test_after_all_that_the_door_is_as_before(doors: Doors) -> None:

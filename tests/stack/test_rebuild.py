@@ -92,8 +92,9 @@ def test_rebuilt_tables_are_the_same_to_the_write_time(archive: Archive, whole: 
 def test_a_rebuild_takes_over_without_a_gap_after_the_patient_secret_was_replaced(
     archive: Archive, whole: LocalStack, tmp_path: Path
 ) -> None:
-    (before,) = make_ct(tmp_path / "before", studies=1, slices=3, seed=82, rows=16)
-    (after,) = make_ct(tmp_path / "after", studies=1, slices=3, seed=83, rows=16)  # of the same patient
+    seed = time.time_ns() // 1000 % 10**9
+    (before,) = make_ct(tmp_path / "before", studies=1, slices=3, seed=seed, rows=16)
+    (after,) = make_ct(tmp_path / "after", studies=1, slices=3, seed=seed + 1, rows=16)  # of the same patient
     assert archive.stow([i.path.read_bytes() for i in before]).status_code == 200
     wait_until(lambda: archive.instance_count(before[0].study) == 3, 30, "queryable")
     patient = archive.json(f"/studies/{before[0].study}")["patient_key"]

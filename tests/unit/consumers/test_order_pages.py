@@ -10,6 +10,7 @@ from functools import cached_property
 from html import unescape
 from types import SimpleNamespace
 from typing import cast
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -28,6 +29,7 @@ from tests.unit.consumers.test_pages import EVIL, Parsed
 
 ID = "01890000-0000-7000-8000-0000000000ab"
 AT = f"/web/orders/{ID}"
+CAIRO = ZoneInfo("Africa/Cairo")
 
 
 class Clerk(Desk):
@@ -48,7 +50,7 @@ class Clerk(Desk):
         return field(page, "csrf")
 
     def place(self, **fields: str) -> httpx.Response:
-        today = f"{clock.now():%Y-%m-%d}"
+        today = f"{clock.now().astimezone(CAIRO):%Y-%m-%d}"
         return self.ask("/web/orders/new", {**FORM, "date": today, "order_id": ID, "site": "CAI-01", **fields})
 
 
