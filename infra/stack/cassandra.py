@@ -13,6 +13,10 @@ from infra.stack.credentials import Credentials
 from infra.stack.errors import StackError
 
 HEAP = ("-Xms256m", "-Xmx768m")
+TIMER_SLACK_NS = 1_000_000
+"""Its idle workers (SEPWorker) sleep 10 us at a time for at least 10 ms after each task, which cost 4 ms of CPU a query
+and an eighth of a core at rest. With this they wake up ten times; a query asked of an idle node waits half of it.
+"""
 
 # What Cassandra's own start script opens for Java 17 (conf/jvm17-server.options of the 5.0 distribution).
 _EXPORTS = """java.base/jdk.internal.misc java.base/jdk.internal.ref java.base/sun.nio.ch
@@ -122,6 +126,7 @@ def command(settings: Settings) -> Sequence[str]:
         install.java(),
         *HEAP,
         "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",  # C2 took a core for minutes, to make no query cheaper than this one does
         "-XX:+ExitOnOutOfMemoryError",
         "-Djdk.attach.allowAttachSelf=true",
         *(flag for package in _EXPORTS for flag in ("--add-exports", f"{package}=ALL-UNNAMED")),
@@ -132,6 +137,7 @@ def command(settings: Settings) -> Sequence[str]:
         f"-Dcassandra.triggers_dir={home}/data/cassandra/triggers",
         f"-Djava.io.tmpdir={_tmp(home)}",
         "-Dcassandra-foreground=yes",
+        "-Dcassandra.set_sep_thread_name=false",  # a system call a task
         # one node alone waits for nobody
         "-Dcassandra.ring_delay_ms=0",
         "-Dcassandra.skip_wait_for_gossip_to_settle=0",

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from infra.settings import Settings
-from infra.stack import cassandra, kafka, probes, seaweedfs
+from infra.stack import cassandra, kafka, launch, probes, seaweedfs
 from infra.stack.errors import StackError
 
 SERVERS, WORKERS, DOORS = 0, 1, 2
@@ -88,6 +88,7 @@ PARTS: tuple[Part, ...] = (
         command=cassandra.command,
         probe=cassandra.probe,
         finish=cassandra.finish,
+        environment={launch.TIMER_SLACK: str(cassandra.TIMER_SLACK_NS)},
         stop_s=30.0,
     ),
     Part(

@@ -15,7 +15,7 @@ import pytest
 
 from infra.settings import Settings
 from infra.stack import child as child_module
-from infra.stack import probes, process
+from infra.stack import launch, probes, process
 from infra.stack.child import Child
 from infra.stack.errors import NotReady, StackError
 from infra.stack.parts import SERVERS, Part
@@ -151,3 +151,19 @@ def test_one_of_ours_that_hangs_is_ended_and_started_again(stage: Stage, monkeyp
     answers.update(ready=True, live=True)
     stage.until(child, lambda: child.shown.health == "ready", tick_s=1.0)
     assert child.shown.pid != first
+
+
+def test_a_part_gets_the_timer_slack_it_wants_and_the_variable_goes_no_further(stage: Stage) -> None:
+    said = stage.home / "said"
+    program = "import os, pathlib, time\n"
+    program += (
+        f"pathlib.Path({str(said)!r}).write_text(open('/proc/self/timerslack_ns').read() + repr(dict(os.environ)))\n"
+    )
+    program += "time.sleep(60)"
+    part = replace(
+        PART, command=lambda s: [sys.executable, "-c", program], environment={launch.TIMER_SLACK: "700000", "KEPT": "1"}
+    )
+    stage.until(stage.child(part), lambda: said.exists() and "KEPT" in said.read_text())
+    slack, _, environment = said.read_text().partition("\n")
+    assert slack == "700000"
+    assert launch.TIMER_SLACK not in environment
