@@ -1,9 +1,9 @@
 """What a child runs first: `launch.py PID_FILE PARENT_PID COMMAND...`; it then becomes COMMAND.
 
 It writes its own identity before it turns into the server, so that there is no moment at which a server runs and no
-file names it; and it asks the kernel for SIGTERM when the supervisor dies (prctl(2), PR_SET_PDEATHSIG), and for the
-timer slack that the part wants (PR_SET_TIMERSLACK, inherited by every thread). Standard library only, started with
-`-I -S`, for it runs before every server.
+file names it; and it asks the kernel for SIGTERM when the supervisor dies (prctl(2), PR_SET_PDEATHSIG), for the timer
+slack that the part wants (PR_SET_TIMERSLACK, inherited by every thread) and for less of the processors than others get.
+Standard library only, started with `-I -S`, for it runs before every server.
 """
 
 import ctypes
@@ -13,8 +13,10 @@ import sys
 
 PR_SET_PDEATHSIG = 1
 PR_SET_TIMERSLACK = 29
-TIMER_SLACK = "SIJIL_TIMER_SLACK_NS"
+TIMER_SLACK = "PART_TIMER_SLACK_NS"
 """Environment variable: how late the kernel may wake a thread of COMMAND that sleeps for a time (else 50 us)."""
+NICE = "PART_NICE"
+"""Environment variable: by how much COMMAND gives way to others, as of nice(1)."""
 
 
 def start_ticks(pid: int) -> int:
@@ -29,12 +31,24 @@ def boot_id() -> str:
         return file.read().strip()
 
 
+def give_way(nice: int) -> None:
+    """Nice this process, and its session: between sessions Linux shares by the autogroup's value alone (sched(7))."""
+    os.nice(nice)
+    try:
+        with open("/proc/self/autogroup", "w", encoding="ascii") as file:
+            file.write(str(nice))
+    except OSError:
+        return  # a kernel without autogroups: nice alone counts there
+
+
 def main(pid_file: str, parent: int, command: list[str]) -> None:
     """Write PID_FILE (`pid ticks boot`), tie this process to its parent, become `command`."""
     prctl = ctypes.CDLL(None).prctl
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if slack := os.environ.pop(TIMER_SLACK, ""):
         prctl(PR_SET_TIMERSLACK, ctypes.c_ulong(int(slack)))
+    if nice := os.environ.pop(NICE, ""):
+        give_way(int(nice))
     if os.getppid() != parent:  # it died before the prctl
         sys.exit(1)
     pid = os.getpid()

@@ -104,7 +104,7 @@ PARTS: tuple[Part, ...] = (
         probe=seaweedfs.probe,
         finish=seaweedfs.finish,
         # Collect often: pages that are warm are cheaper than fresh ones (11 instead of 15 to 19 ms a MB stored).
-        environment={"GOMEMLIMIT": "384MiB", "GOGC": "25"},
+        environment={"GOMEMLIMIT": "384MiB", "GOGC": "25", launch.NICE: str(seaweedfs.NICE)},
         folder=seaweedfs.folder,
         stop_s=3.0,
     ),
@@ -124,6 +124,7 @@ PARTS: tuple[Part, ...] = (
         ports=_of("archiver_health_port"),
         command=_process("archiver"),
         probe=lambda s: probes.http_ready(reachable(s.health_host), s.archiver_health_port),
+        environment={launch.NICE: str(seaweedfs.NICE)},  # as its uploads do
         health_port=lambda s: s.archiver_health_port,
     ),
     Part(

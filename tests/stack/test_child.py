@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -153,17 +154,22 @@ def test_one_of_ours_that_hangs_is_ended_and_started_again(stage: Stage, monkeyp
     assert child.shown.pid != first
 
 
-def test_a_part_gets_the_timer_slack_it_wants_and_the_variable_goes_no_further(stage: Stage) -> None:
+def test_a_part_gets_the_slack_and_niceness_it_wants_and_the_variables_go_no_further(stage: Stage) -> None:
     said = stage.home / "said"
-    program = "import os, pathlib, time\n"
-    program += (
-        f"pathlib.Path({str(said)!r}).write_text(open('/proc/self/timerslack_ns').read() + repr(dict(os.environ)))\n"
-    )
+    program = "import json, os, pathlib, time\n"
+    program += "group = pathlib.Path('/proc/self/autogroup')\n"
+    program += "found = [pathlib.Path('/proc/self/timerslack_ns').read_text().strip(), os.nice(0),\n"
+    program += "    group.read_text().split()[-1] if group.exists() else '7', dict(os.environ)]\n"
+    program += f"pathlib.Path({str(said)!r}).write_text(json.dumps(found))\n"
     program += "time.sleep(60)"
     part = replace(
-        PART, command=lambda s: [sys.executable, "-c", program], environment={launch.TIMER_SLACK: "700000", "KEPT": "1"}
+        PART,
+        command=lambda s: [sys.executable, "-c", program],
+        environment={launch.TIMER_SLACK: "700000", launch.NICE: "7", "KEPT": "1"},
     )
-    stage.until(stage.child(part), lambda: said.exists() and "KEPT" in said.read_text())
-    slack, _, environment = said.read_text().partition("\n")
-    assert slack == "700000"
-    assert launch.TIMER_SLACK not in environment
+    before = os.nice(0)
+    stage.until(stage.child(part), lambda: said.exists() and said.read_text().endswith("]"))
+    slack, nice, session, environment = json.loads(said.read_text())
+    assert (slack, nice, session) == ("700000", min(19, before + 7), "7")
+    assert environment["KEPT"] == "1"
+    assert not {launch.TIMER_SLACK, launch.NICE} & environment.keys()
