@@ -7,13 +7,15 @@ upgrade of what reads headers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from producers.dicom.header import header_json
 from producers.journal import Line, Member, Opened, Sealed
+from schemas.blocks import Pairs
 from schemas.errors import Invalid
-from schemas.pack import InstanceLine, PackLine, Sender, encode_manifest
+from schemas.pack import IDENTITY, MANIFEST_VERSION, ZSTD, InstanceLine, PackLine, Sender, encode_manifest
 
 MARK_HEADER_UNREADABLE = "header-unreadable"
 """The header has nothing but the UIDs: it could not be read, which what was accepted should never be."""
@@ -23,17 +25,34 @@ SENDERS_MAX = 64
 """Distinct senders that a manifest names."""
 
 
-def manifest(opened: Opened, sealed: Sealed, lines: Sequence[Line], tar: memoryview) -> bytes:
+@dataclass(frozen=True)
+class Stored:
+    """What of a pack is put into S3: the tar itself, or its blocks compressed."""
+
+    size: int
+    sha256: str
+    blocks: Pairs = ()
+
+    @property
+    def encoding(self) -> str:
+        """As the manifest names it."""
+        return ZSTD if self.blocks else IDENTITY
+
+
+def manifest(opened: Opened, sealed: Sealed, lines: Sequence[Line], tar: memoryview, stored: Stored) -> bytes:
     """The gzipped manifest of a tar. Same input, same bytes."""
     members = [x for x in lines if isinstance(x, Member)]
     pack = PackLine(
+        version=MANIFEST_VERSION,
         pack_id=opened.pack_id,
         study_uid=opened.study_uid,
         site=opened.site,
         issuer=opened.issuer,
         gateway=opened.gateway,
-        size=sealed.size,
-        sha256=sealed.sha256,
+        size=stored.size,
+        sha256=stored.sha256,
+        encoding=stored.encoding,
+        blocks=stored.blocks,
         instances=len(members),
         repeats=sealed.repeats,
         senders=tuple(dict.fromkeys(m.sender for m in members))[:SENDERS_MAX],

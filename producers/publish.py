@@ -2,12 +2,11 @@
 
 Each sealed pack goes these steps, in this order, again from the first after any fault and after any restart:
 
-1. the manifest is made from tar and journal, durable in the spool: from now on the same bytes, whatever happens
-2. the tar is in S3 (its SHA-256 sent along, `If-None-Match: *`)
+1. the tar is compressed, and the manifest made from tar and journal, durable in the spool (producers.packing)
+2. the object is in S3 (its SHA-256 sent along, `If-None-Match: *`)
 3. the manifest is in S3
-4. the event `study.pack-stored` is acknowledged by Kafka; its id is derived from the pack's, so that a second one for
-the
-   same pack is known as such
+4. the event `study.pack-stored` is acknowledged by Kafka; its id is derived from the pack's, so that a second one
+   for the same pack is known as such
 5. the pack is marked committed in its journal: cache from now on, evictable
 
 Steps 2 to 4 are tried for ever while S3 or Kafka is away; the gateway goes on accepting. While Kafka is away steps 1
@@ -21,29 +20,24 @@ published again.
 
 from __future__ import annotations
 
-import os
 import queue
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
-from infra import clock, faults, telemetry
+from infra import clock, faults, process, telemetry
 from infra.chain import ChainedLog
 from infra.ports import Log, Objects, Position
-from producers.body import mapped
-from producers.journal import Committed, scan
-from producers.manifest import first_sender, manifest
-from producers.open_pack import journal_path, tar_path
-from producers.recovery import StoredPack, is_intact, manifest_path, salvage_sealed, sync_folder
+from producers.journal import Committed
+from producers.packing import Damaged, Packing, Ready
+from producers.recovery import StoredPack, is_intact, manifest_path, salvage_sealed
 from producers.shelf import Shelf
 from schemas.errors import Defect, NotFound, SijilError, Transient
 from schemas.events import PackStored
 from schemas.identity import derived_id
-from schemas.pack import manifest_key, pack_key
+from schemas.pack import IDENTITY, ZSTD, decode_pack_line, manifest_key, pack_key
 from schemas.topics import topic_of
 
 log = telemetry.logger(__name__)
@@ -62,37 +56,10 @@ DELAY_S = (0.5, 15.0)
 STUCK_S = 60.0
 """Wait before a pack is tried again that no retry repairs."""
 TAKE_S = 1.0
-TAR_TYPE, MANIFEST_TYPE = "application/x-tar", "application/gzip"
-
-
-@dataclass(frozen=True)
-class Built:
-    """A manifest in the spool."""
-
-    size: int
-    sha256: str
-    door: str
-    """Of the pack's first sender."""
-
-
-Build = Callable[[Path, StoredPack], Built]
-
-
-def build(folder: Path, pack: StoredPack) -> Built:
-    """Step 1, unless it is done: the manifest beside the tar, durable."""
-    path = manifest_path(folder, pack.pack_id)
-    lines = [r.line for r in scan(journal_path(folder, pack.pack_id).read_bytes()) if r.line is not None]
-    if not path.exists():
-        data = manifest(pack.opened, pack.sealed, lines, mapped(tar_path(folder, pack.pack_id)))
-        temporary = path.with_suffix(".new")
-        with open(temporary, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.rename(temporary, path)
-        sync_folder(folder)
-    data = path.read_bytes()
-    return Built(len(data), sha256(data).hexdigest(), first_sender(lines).door)
+PACK_TYPES = {IDENTITY: "application/x-tar", ZSTD: "application/zstd"}
+MANIFEST_TYPE = "application/gzip"
+NICE = 10
+"""Senders first: a pack is compressed and sent with what they leave of the processor."""
 
 
 class Publisher:
@@ -107,7 +74,7 @@ class Publisher:
         self._acknowledged: queue.SimpleQueue[tuple[StoredPack, Future[Position]] | None] = queue.SimpleQueue()
         self.stuck: dict[str, str] = {}
         self._threads = [
-            threading.Thread(target=self._upload, name=f"publish-{n}", daemon=True) for n in range(threads)
+            threading.Thread(target=self._upload, args=(n,), name=f"publish-{n}", daemon=True) for n in range(threads)
         ]
         self._committing = threading.Thread(target=self._commit, name="publish-commit", daemon=True)
         self._checking = threading.Thread(target=self._check_cache, name="publish-check", daemon=True)
@@ -129,14 +96,17 @@ class Publisher:
 
     # -------------------------------------------------------------------------------------------- steps 1 to 4
 
-    def _upload(self) -> None:
+    def _upload(self, number: int) -> None:
+        process.give_way(NICE)
+        scratch = self._shelf.folder.parent / "outgoing" / str(number)
+        packing = Packing(self._shelf.folder, self._objects, self._bucket, scratch)
         delay = DELAY_S[0]
         while not self._stop.is_set():
             pack = self._shelf.take(TAKE_S)
             if pack is None:
                 continue
             try:
-                self._publish(pack)
+                self._publish(pack, packing)
                 delay = DELAY_S[0]
             except Transient as error:
                 ATTEMPTS_FAILED.labels(type(error).__name__).inc()
@@ -147,25 +117,33 @@ class Publisher:
             except Exception as error:  # noqa: BLE001 (one pack must never stop the others)
                 self._set_aside(pack, error)
 
-    def _publish(self, pack: StoredPack) -> None:
+    def _publish(self, pack: StoredPack, packing: Packing) -> None:
         faults.point("publish.after-seal")
         folder = self._shelf.folder
         if pack.recovered and not manifest_path(folder, pack.pack_id).exists() and not is_intact(folder, pack):
             self._save_what_is_good(pack)
             return
-        # Step 1: the manifest, durable in the spool
-        with STEP_SECONDS.labels("manifest").time():
-            built = build(self._shelf.folder, pack)
-        # Step 2: the tar
-        with STEP_SECONDS.labels("tar").time():
-            self._put(pack_key(pack.pack_id), tar_path(self._shelf.folder, pack.pack_id), pack.sealed.sha256, TAR_TYPE)
+        # Step 1: object and manifest, the manifest durable in the spool
+        try:
+            with STEP_SECONDS.labels("pack").time():
+                ready = packing.ready(pack)
+        except Damaged:
+            self._save_what_is_good(pack)
+            return
+        faults.point("publish.after-manifest")
+        # Step 2: the object
+        if ready.source is not None:
+            with STEP_SECONDS.labels("put-pack").time():
+                key = pack_key(pack.pack_id, ready.line.encoding)
+                self._put(key, ready.source, ready.line.sha256, PACK_TYPES[ready.line.encoding])
+            packing.trim()
         # Step 3: the manifest
         with STEP_SECONDS.labels("put-manifest").time():
-            path = manifest_path(self._shelf.folder, pack.pack_id)
-            self._put(manifest_key(pack.pack_id), path, built.sha256, MANIFEST_TYPE)
+            path = manifest_path(folder, pack.pack_id)
+            self._put(manifest_key(pack.pack_id), path, ready.manifest_sha256, MANIFEST_TYPE)
         faults.point("publish.after-upload")
         # Step 4: the event; acknowledged later, see _commit
-        publication = self._chain.publish(self._event(pack, built), id=event_id(pack.pack_id))
+        publication = self._chain.publish(self._event(pack, ready), id=event_id(pack.pack_id))
         publication.acknowledged.add_done_callback(lambda future: self._acknowledged.put((pack, future)))
         faults.point("publish.after-event")
         self.stuck.pop(pack.pack_id, None)
@@ -173,20 +151,20 @@ class Publisher:
     def _put(self, key: str, path: Path, digest: str, content_type: str) -> None:
         self._objects.put(self._bucket, key, path, sha256=digest, content_type=content_type)
 
-    def _event(self, pack: StoredPack, built: Built) -> PackStored:
+    def _event(self, pack: StoredPack, ready: Ready) -> PackStored:
         return PackStored(
             pack_id=pack.pack_id,
             study_uid=pack.opened.study_uid,
             site=pack.opened.site,
             gateway=pack.opened.gateway,
-            door=built.door,
+            door=ready.door,
             bucket=self._bucket,
-            pack_key=pack_key(pack.pack_id),
-            pack_size=pack.sealed.size,
-            pack_sha256=pack.sealed.sha256,
+            pack_key=pack_key(pack.pack_id, ready.line.encoding),
+            pack_size=ready.line.size,
+            pack_sha256=ready.line.sha256,
             manifest_key=manifest_key(pack.pack_id),
-            manifest_size=built.size,
-            manifest_sha256=built.sha256,
+            manifest_size=ready.manifest_size,
+            manifest_sha256=ready.manifest_sha256,
             instances=pack.sealed.instances,
             repeats=pack.sealed.repeats,
             opened=pack.opened.opened,
@@ -249,11 +227,15 @@ class Publisher:
 
     def _lost_objects(self, pack: StoredPack) -> bool:
         try:
-            tar = self._objects.head(self._bucket, pack_key(pack.pack_id))
+            line = decode_pack_line(manifest_path(self._shelf.folder, pack.pack_id).read_bytes())
+        except FileNotFoundError:  # evicted meanwhile, or made again with the rest
+            return True
+        try:
+            found = self._objects.head(self._bucket, pack_key(pack.pack_id, line.encoding))
             self._objects.head(self._bucket, manifest_key(pack.pack_id))
         except NotFound:
             return True
-        return tar.size != pack.sealed.size
+        return found.size != line.size
 
     def _lost_events(self, packs: Iterable[StoredPack]) -> set[str]:
         """Packs whose event the log does not have any more."""

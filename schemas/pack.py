@@ -1,4 +1,6 @@
-"""The pack: a plain tar of Part 10 files of one study, and the manifest beside it.
+"""The pack: a tar of Part 10 files of one study, and the manifest beside it.
+
+The object is the tar itself (`.tar`), or the tar in blocks of zstd (`.tar.zst`, schemas.blocks), which `tar -xf` opens.
 
 `<pack_id>.manifest.jsonl.gz`: a first line on the pack, then a line per instance. What the read models and `/metadata`
 know of an instance they know from here; the headers (patient data) live in this object and never in an event.
@@ -12,9 +14,15 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from schemas.blocks import Blocks, Pairs
 from schemas.errors import Invalid
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
+VERSIONS = frozenset({1, 2})
+"""Those that are read: version 1 knew plain tars alone, and says of them what version 2 says."""
+IDENTITY, ZSTD = "identity", "zstd"
+"""Encodings of a pack: the object is the tar; or its blocks, each a zstd frame."""
+SUFFIXES = {IDENTITY: "tar", ZSTD: "tar.zst"}
 MANIFEST_SIZE_MAX = 1 << 30
 """Bound on an inflated manifest: no pack has that many headers; anything larger is an attack or damage."""
 
@@ -31,7 +39,8 @@ class Sender(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class PackLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="pack", tag_field="line"):
     """First line: the pack as a whole. Study-level attributes are those of its first instance, as DICOM JSON."""
 
-    version: int = MANIFEST_VERSION
+    version: int = 1
+    """What a line without one is: version 1 left it out."""
     pack_id: str
     study_uid: str
     site: str
@@ -40,9 +49,12 @@ class PackLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     gateway: str
     """`ce_source` of the gateway."""
     size: int
-    """Bytes of the tar."""
+    """Bytes of the object."""
     sha256: str
-    """Of the tar, hex."""
+    """Of the object, hex."""
+    encoding: str = IDENTITY
+    blocks: Pairs = ()
+    """Of a compressed object: bytes of the tar and of the object, block by block (`schemas.blocks`)."""
     instances: int
     repeats: int = 0
     """Identical instances that came again while the pack was open: acknowledged, recorded here, stored once."""
@@ -69,7 +81,6 @@ class InstanceLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Of the dataset, from the start of the file (behind preamble and File Meta)."""
     sha256: str
     """Of the dataset bytes as received, hex."""
-    encoding: str = "identity"
     received: str = ""
     marks: tuple[str, ...] = ()
     frames: msgspec.Raw = msgspec.Raw(b"null")
@@ -87,16 +98,17 @@ class Manifest(msgspec.Struct, frozen=True):
 
 Line = PackLine | InstanceLine
 _encoder = msgspec.json.Encoder()
+_pack_line: msgspec.json.Decoder[PackLine] = msgspec.json.Decoder(PackLine)
 _decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 
 
-def pack_key(pack_id: str) -> str:
-    """Object key of a pack's tar. The shard in front spreads keys over an S3 service's partitions."""
-    return f"packs/{pack_id[-2:]}/{pack_id}.tar"
+def pack_key(pack_id: str, encoding: str) -> str:
+    """Object key of a pack. The shard in front spreads keys over an S3 service's partitions."""
+    return f"packs/{pack_id[-2:]}/{pack_id}.{SUFFIXES[encoding]}"
 
 
 def manifest_key(pack_id: str) -> str:
-    """Object key of a pack's manifest, beside the tar."""
+    """Object key of a pack's manifest, beside it."""
     return f"packs/{pack_id[-2:]}/{pack_id}.manifest.jsonl.gz"
 
 
@@ -112,8 +124,7 @@ def decode_manifest(data: bytes) -> Manifest:
     pack = next(lines, None)
     if not isinstance(pack, PackLine):
         raise Invalid("manifest-no-pack-line")
-    if pack.version != MANIFEST_VERSION:
-        raise Invalid("manifest-version", f"manifest version {pack.version} is not known")
+    _known(pack)
     instances = tuple(lines)
     if len(instances) != pack.instances:
         raise Invalid("manifest-count")
@@ -123,6 +134,25 @@ def decode_manifest(data: bytes) -> Manifest:
             raise Invalid("manifest-instance")
         checked.append(line)
     return Manifest(pack, tuple(checked))
+
+
+def decode_pack_line(data: bytes) -> PackLine:
+    """The first line of a manifest alone. Raises Invalid(`manifest-…`)."""
+    try:
+        pack = _pack_line.decode(_inflate(data).partition(b"\n")[0])
+    except msgspec.DecodeError as e:
+        raise Invalid("manifest-no-pack-line") from e
+    _known(pack)
+    return pack
+
+
+def _known(pack: PackLine) -> None:
+    if pack.version not in VERSIONS:
+        raise Invalid("manifest-version", f"manifest version {pack.version} is not known")
+    if pack.encoding not in SUFFIXES:
+        raise Invalid("manifest-encoding", f"packs of encoding {pack.encoding} cannot be read")
+    if (pack.encoding == ZSTD) != bool(pack.blocks) or (pack.blocks and Blocks(pack.blocks).size != pack.size):
+        raise Invalid("manifest-blocks")
 
 
 def _inflate(data: bytes) -> bytes:

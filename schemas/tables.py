@@ -433,6 +433,7 @@ TABLES: tuple[Table, ...] = (
             "pack_key": "text",
             "size": "bigint",
             "sha256": "text",
+            "blocks": "text",
             "manifest_key": "text",
             "manifest_size": "bigint",
             "manifest_sha256": "text",

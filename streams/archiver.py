@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 
-from infra import clock, faults, telemetry
+from infra import clock, faults, packed, telemetry
 from infra.ports import Objects, Position, Select, Stored, Tables
 from schemas.errors import Defect, Invalid, NotFound
 from schemas.events import DeadLetter, PackStored, UnknownEventType
@@ -168,14 +168,20 @@ class Archiver:
         return copies.DIFFERS
 
     async def _digest(self, copy: Copy) -> str:
-        rows = await self._tables.select(Select("packs", {"pack_id": copy.pack_id}, ("bucket", "pack_key")))
+        rows = await self._tables.select(Select("packs", {"pack_id": copy.pack_id}, ("bucket", "pack_key", "blocks")))
         if not rows or rows[0]["bucket"] is None:
             return ""
         length = copy.length - copy.dataset_offset
         start = copy.tar_offset + copy.dataset_offset
         try:
             dataset = await asyncio.to_thread(
-                self._objects.get_range, rows[0]["bucket"], rows[0]["pack_key"], start, length
+                packed.read,
+                self._objects,
+                rows[0]["bucket"],
+                rows[0]["pack_key"],
+                packed.blocks_of(rows[0]["blocks"]),
+                start,
+                length,
             )
         except NotFound:
             return ""

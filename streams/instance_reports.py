@@ -20,12 +20,13 @@ from typing import Any, Final
 import msgspec
 from pydicom.filereader import read_dataset
 
-from infra import faults, telemetry
+from infra import faults, packed, telemetry
 from infra.ports import Objects
+from schemas.blocks import Blocks
 from schemas.errors import Defect, Invalid, NotFound
 from schemas.events import PackStored, ReportIssued
 from schemas.identity import derived_id
-from schemas.pack import InstanceLine, Manifest, decode_manifest
+from schemas.pack import InstanceLine, Manifest, PackLine, decode_manifest
 from schemas.report_content import Content, Signature, document_of, encode_document, kept_document
 from streams.effects import Emit
 from streams.facts import Fact
@@ -71,7 +72,7 @@ class InstanceReports:
         # Step 1: what it says
         try:
             header = _header.decode(line.header)
-            content = self._content(event, line, header)
+            content = self._content(event, manifest.pack, line, header)
         except (msgspec.DecodeError, Invalid, NotFound) as error:
             reason = getattr(error, "reason", type(error).__name__)
             log.warning("instance is no report that can be read", sop_uid=line.sop_uid, reason=reason)
@@ -114,12 +115,12 @@ class InstanceReports:
         )
         return Emit(issued, derived_id(ReportIssued.TYPE, report_id, 1), report_id)
 
-    def _content(self, event: PackStored, line: InstanceLine, header: Mapping[str, Any]) -> Content:
+    def _content(self, event: PackStored, pack: PackLine, line: InstanceLine, header: Mapping[str, Any]) -> Content:
         if line.sop_class == ENCAPSULATED_PDF:
-            return encapsulated(header, line.study_uid, self._pdf(event, line, header))
+            return encapsulated(header, line.study_uid, self._pdf(event, pack, line, header))
         return structured(header, line.study_uid)
 
-    def _pdf(self, event: PackStored, line: InstanceLine, header: Mapping[str, Any]) -> bytes:
+    def _pdf(self, event: PackStored, pack: PackLine, line: InstanceLine, header: Mapping[str, Any]) -> bytes:
         """The document of an instance. Raises Invalid, NotFound."""
         if line.length > PDF_BYTES_MAX:
             raise Invalid("pdf-too-large")
@@ -131,7 +132,9 @@ class InstanceReports:
                 raise Invalid("pdf-damaged") from e
         else:
             start, length = line.offset + line.dataset_offset, line.length - line.dataset_offset
-            data = _document(self._objects.get_range(event.bucket, event.pack_key, start, length), line.transfer_syntax)
+            blocks = Blocks(pack.blocks) if pack.blocks else None
+            dataset = packed.read(self._objects, event.bucket, event.pack_key, blocks, start, length)
+            data = _document(dataset, line.transfer_syntax)
         said = header.get(f"{LENGTH:08X}", {}).get("Value", [len(data)])[0]
         data = data[:said] if isinstance(said, int) and 0 < said <= len(data) else data
         if not data.startswith(b"%PDF"):

@@ -17,9 +17,10 @@ from prometheus_client import Counter, Gauge
 
 from consumers.api import queries
 from consumers.api.views import Views
-from infra import telemetry
+from infra import packed, telemetry
 from infra.ports import Objects, Row
 from infra.spooled import Spooled, chunks
+from schemas.blocks import Blocks
 from schemas.errors import Defect, NotFound
 from schemas.pack import Manifest, decode_manifest
 
@@ -52,8 +53,10 @@ class Copy:
 class Place:
     """Where a pack and its manifest lie, the quickest tier first."""
 
-    size: int
-    """Bytes of the pack."""
+    tar_size: int
+    """Bytes of the pack's tar: offsets are its."""
+    blocks: Blocks | None
+    """Where they lie in the object; None: it is the tar."""
     packs: tuple[Copy, ...]
     manifests: tuple[Copy, ...]
     manifest_sha256: str
@@ -93,7 +96,14 @@ class Packs:
                 manifests.append(
                     Copy(row["archive_bucket"], row["archive_manifest_key"], row["archive_manifest_version_id"])
                 )
-            place = self._places[pack_id] = Place(row["size"], tuple(packs), tuple(manifests), row["manifest_sha256"])
+            blocks = packed.blocks_of(row["blocks"])
+            place = self._places[pack_id] = Place(
+                blocks.tar_size if blocks else row["size"],
+                blocks,
+                tuple(packs),
+                tuple(manifests),
+                row["manifest_sha256"],
+            )
             if len(self._places) > PLACES_MAX:
                 self._places.popitem(last=False)
         return place
@@ -101,9 +111,9 @@ class Packs:
     # -------------------------------------------------------------------------------------------- bytes
 
     async def stream(self, pack_id: str, offset: int, length: int) -> AsyncIterator[Chunk]:
-        """`length` bytes of a pack from `offset`, in chunks. Raises Defect when no tier has them, Transient."""
+        """`length` bytes of a pack's tar from `offset`, in chunks. Raises Defect when no tier has them, Transient."""
         place = await self.place(pack_id)
-        if self._spooled is not None and (descriptor := self._spooled.open(pack_id, place.size)) is not None:
+        if self._spooled is not None and (descriptor := self._spooled.open(pack_id, place.tar_size)) is not None:
             end = offset + length
             try:
                 async with aclosing(chunks(descriptor, offset, length)) as found:
@@ -124,8 +134,8 @@ class Packs:
             tried.add(copy)
             begun = False
             try:
-                async for chunk in self._objects.stream(
-                    copy.bucket, copy.key, offset, length, version_id=copy.version_id
+                async for chunk in packed.stream(
+                    self._objects, copy.bucket, copy.key, place.blocks, offset, length, version_id=copy.version_id
                 ):
                     begun = True
                     yield chunk

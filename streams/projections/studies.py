@@ -15,11 +15,12 @@ from typing import Any
 import msgspec
 
 from schemas.answers import study_answer
+from schemas.blocks import Blocks
 from schemas.errors import Invalid
 from schemas.events import PackStored
 from schemas.identity import PatientKey, check_uid, uid_stem
 from schemas.names import PREFIX_LENGTH, name_tokens, trigrams
-from schemas.pack import InstanceLine, Manifest
+from schemas.pack import InstanceLine, Manifest, PackLine
 from schemas.patient_keys import Keys
 from schemas.sounds import shards_of, sound_tokens
 from schemas.tables import EVER, Upsert, Write
@@ -83,7 +84,7 @@ def project(fact: Fact, manifest: Manifest, keys: Keys) -> Projected:
     row = PackRow(event.study_uid, fact.offset, event.pack_id, fact.log_ms, event.site, patient.value, summary)
     writes: list[Write] = [_instance(fact.offset, event.pack_id, n, line) for n, line in enumerate(manifest.instances)]
     writes += [_by_uid(fact.offset, line) for line in manifest.instances]
-    writes += [row.write(), _pack(fact, event), _by_site_day(fact, event)]
+    writes += [row.write(), _pack(fact, event, pack), _by_site_day(fact, event)]
     writes.append(Upsert("sites_sending", {"within": EVER, "site": event.site}, {}, fact.offset))
     return Projected(row, patient, writes)
 
@@ -178,7 +179,7 @@ def _by_site_day(fact: Fact, event: PackStored) -> Upsert:
     return Upsert("studies_by_site_day", key, {"last_arrival": fact.log_ms}, fact.offset)
 
 
-def _pack(fact: Fact, event: PackStored) -> Upsert:
+def _pack(fact: Fact, event: PackStored, pack: PackLine) -> Upsert:
     columns = {
         "study_uid": event.study_uid,
         "site": event.site,
@@ -188,6 +189,7 @@ def _pack(fact: Fact, event: PackStored) -> Upsert:
         "pack_key": event.pack_key,
         "size": event.pack_size,
         "sha256": event.pack_sha256,
+        "blocks": Blocks(pack.blocks).text() if pack.blocks else "",
         "manifest_key": event.manifest_key,
         "manifest_size": event.manifest_size,
         "manifest_sha256": event.manifest_sha256,

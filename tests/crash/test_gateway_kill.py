@@ -27,6 +27,7 @@ from schemas.envelope import decode
 from schemas.events import PackStored
 from schemas.pack import decode_manifest
 from tests.local_stack import LocalStack, superuser
+from tests.packs import tar_of
 from tests.stack.raw_scu import RawScu
 from tests.unit.producers.samples import dataset, dataset_offset, file
 
@@ -39,6 +40,7 @@ START_S = 90.0
 POINTS = (
     "spool.after-fsync:4",  # fsync → answer
     "publish.after-seal:2",  # fsync → upload
+    "publish.after-manifest:1",  # object and manifest made → upload
     "publish.after-upload:1",  # upload → event
     "chain.after-fsync:1",  # event kept → event sent
     "publish.after-event:1",  # event → acknowledgement
@@ -164,8 +166,9 @@ def archived(settings: Settings, source: str) -> list[tuple[str, str]]:
                 assert ids.setdefault(envelope.event.pack_id, envelope.id) == envelope.id
         found = []
         for event in packs.values():
-            tar = objects.get(event.bucket, event.pack_key)
-            assert hashlib.sha256(tar).hexdigest() == event.pack_sha256
+            data = objects.get(event.bucket, event.pack_key)
+            assert hashlib.sha256(data).hexdigest() == event.pack_sha256
+            tar = tar_of(event.pack_key, data)
             for i in decode_manifest(objects.get(event.bucket, event.manifest_key)).instances:
                 digest = hashlib.sha256(tar[i.offset + i.dataset_offset : i.offset + i.length]).hexdigest()
                 assert digest == i.sha256

@@ -26,6 +26,7 @@ from producers.stow import app as stow
 from schemas.envelope import decode
 from schemas.events import Event, InstanceRejected, PackStored
 from schemas.pack import Manifest, decode_manifest
+from tests.packs import tar_of
 
 LOOPBACK = [Ae("*", "127.0.0.0/8", 0)]
 
@@ -68,7 +69,9 @@ class Doors:
         found = []
         for e in self.events():
             if isinstance(e, PackStored):
-                with tarfile.open(fileobj=BytesIO(self.objects.get(e.bucket, e.pack_key))) as archive:
+                with tarfile.open(
+                    fileobj=BytesIO(tar_of(e.pack_key, self.objects.get(e.bucket, e.pack_key)))
+                ) as archive:
                     for member in archive.getmembers():
                         data = archive.extractfile(member)
                         assert data is not None

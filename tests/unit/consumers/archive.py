@@ -46,7 +46,16 @@ from schemas.events import (
     ReportIssued,
     StudyExpected,
 )
-from schemas.pack import InstanceLine, Manifest, PackLine, decode_manifest, encode_manifest, manifest_key, pack_key
+from schemas.pack import (
+    ZSTD,
+    InstanceLine,
+    Manifest,
+    PackLine,
+    decode_manifest,
+    encode_manifest,
+    manifest_key,
+    pack_key,
+)
 from schemas.patient_keys import Keys, PatientSecret, PatientSecrets
 from schemas.tables import Write
 from schemas.topics import topic_of
@@ -61,6 +70,7 @@ from streams.projections.studies import day_of_study, project, summarise
 from streams.times import Times
 from streams.to_read import ToRead
 from tests.callers import Anyone
+from tests.packs import compressed
 
 SECRET = bytes(range(32))
 SECRETS = PatientSecrets(PatientSecret(1, SECRET))
@@ -125,7 +135,10 @@ class Journal:
 class MemoryArchive:
     """Read models, packs and a journal."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: str = ZSTD) -> None:
+        """`encoding`: of its packs."""
+        self._encoding = encoding
+        self.tars: dict[str, bytes] = {}
         self.tables, self.objects, self.log = MemoryTables(), MemoryObjects(), MemoryLog()
         self.journal = Journal()
         self.settings = Settings(search_secret=bytes(range(16, 48)).hex(), query_deadline_s=30.0)
@@ -136,7 +149,11 @@ class MemoryArchive:
         """One pack of the files, all of one study; its id."""
         pack_id = str(UUID(int=(T0 + self._offset) << 80 | 7 << 76 | 2 << 62 | self._offset))
         tar, lines = _packed(files)
-        sha256 = hashlib.sha256(tar).hexdigest()
+        self.tars[pack_id] = tar
+        stored, blocks = tar, None
+        if self._encoding == ZSTD:
+            stored, blocks = compressed(tar, [line.offset + -(-line.length // 512) * 512 for line in lines])
+        sha256 = hashlib.sha256(stored).hexdigest()
         study = lines[0].study_uid
         moment = datetime.fromtimestamp(T0 / 1000 + self._offset, UTC)
         said = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -146,8 +163,10 @@ class MemoryArchive:
             site=site,
             issuer=site,
             gateway="/gateway/LOCAL/1",
-            size=len(tar),
+            size=len(stored),
             sha256=sha256,
+            encoding=self._encoding,
+            blocks=blocks.pairs if blocks else (),
             instances=len(lines),
             opened=said,
             sealed=said,
@@ -160,8 +179,8 @@ class MemoryArchive:
             gateway=head.gateway,
             door="stow",
             bucket="sijil-packs",
-            pack_key=pack_key(pack_id),
-            pack_size=len(tar),
+            pack_key=self.pack_key(pack_id),
+            pack_size=len(stored),
             pack_sha256=sha256,
             manifest_key=manifest_key(pack_id),
             manifest_size=len(manifest),
@@ -170,7 +189,7 @@ class MemoryArchive:
             opened=said,
             sealed=said,
         )
-        self.objects.put("sijil-packs", event.pack_key, tar, sha256=sha256)
+        self.objects.put("sijil-packs", event.pack_key, stored, sha256=sha256)
         self.objects.put("sijil-packs", event.manifest_key, manifest, sha256=event.manifest_sha256)
         fact = self._fact("sijil.study.arrivals", event)
         found = project(fact, Manifest(head, tuple(lines)), KEYS)
@@ -190,6 +209,10 @@ class MemoryArchive:
         writes += patients.seen(self._fact("sijil.patients", seen), seen, person)
         asyncio.run(self._apply(writes, found.row if len(rows) == 1 else None))
         return pack_id
+
+    def pack_key(self, pack_id: str) -> str:
+        """Where a pack lies."""
+        return pack_key(pack_id, self._encoding)
 
     async def _apply(self, writes: list[Write], new: PackRow | None) -> None:
         """The writes, and with a new study the counts of its day."""
@@ -230,7 +253,7 @@ class MemoryArchive:
     def archived(self, pack_id: str, study_uid: str) -> None:
         """Copies of a pack and its manifest in the archive bucket, and the event that tells of them."""
         found: list[tuple[str, str, str]] = []
-        for key in (pack_key(pack_id), manifest_key(pack_id)):
+        for key in (self.pack_key(pack_id), manifest_key(pack_id)):
             digest = hashlib.sha256(self.objects.get("sijil-packs", key)).hexdigest()
             info = self.objects.copy_locked(
                 ("sijil-packs", key), ("sijil-archive", key), sha256=digest, retain_until="2035-01-01T00:00:00Z"

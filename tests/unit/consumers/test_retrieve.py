@@ -18,7 +18,7 @@ from consumers.api.frame_table import frame_spans
 from consumers.api.streams import Budget
 from consumers.api.wado import EXPLICIT_LE, IMPLICIT_LE
 from schemas.events import AccessGranted
-from schemas.pack import manifest_key, pack_key
+from schemas.pack import IDENTITY, manifest_key
 from tests.unit.consumers.archive import MemoryArchive, part10, sample
 from tests.unit.consumers.multipart import parts_of
 
@@ -167,7 +167,7 @@ def test_a_file_stored_without_file_meta_leaves_with_one() -> None:
 
 def test_a_truncated_implicit_dataset_is_not_acceptable() -> None:
     data = part10("1.2.3.1.1", syntax=IMPLICIT_LE)
-    archive = MemoryArchive()
+    archive = MemoryArchive(IDENTITY)
     archive.store([data])
     pack = next(iter(archive.objects.list("sijil-packs", "packs/")))
     key = pack if pack.endswith(".tar") else pack.replace(".manifest.jsonl.gz", ".tar")
@@ -284,7 +284,7 @@ def test_the_archive_copy_answers_when_the_hot_one_is_gone() -> None:
     archive = MemoryArchive()
     pack = archive.store([data])
     archive.archived(pack, "1.2.3")
-    for key in (pack_key(pack), manifest_key(pack)):
+    for key in (archive.pack_key(pack), manifest_key(pack)):
         archive.objects.delete("sijil-packs", key)
     assert parts_of(get(archive, ONE, DICOM))[0].body == data
     assert len(get(archive, f"{BASE}/metadata").json()) == 1
@@ -299,7 +299,7 @@ def test_a_pack_archived_after_it_was_first_read_is_found() -> None:
         async with archive.client() as client:
             assert (await client.get(ONE, headers={"Accept": DICOM})).status_code == 200
             await asyncio.to_thread(archive.archived, pack, "1.2.3")
-            archive.objects.delete("sijil-packs", pack_key(pack))
+            archive.objects.delete("sijil-packs", archive.pack_key(pack))
             answer = await client.get(ONE, headers={"Accept": DICOM})
             assert parts_of(answer)[0].body == data
 
@@ -309,7 +309,7 @@ def test_a_pack_archived_after_it_was_first_read_is_found() -> None:
 def test_bytes_in_no_tier_are_a_fault_of_ours() -> None:
     archive = MemoryArchive()
     pack = archive.store([part10("1.2.3.1.1")])
-    archive.objects.delete("sijil-packs", pack_key(pack))
+    archive.objects.delete("sijil-packs", archive.pack_key(pack))
     answer = get(archive, ONE, DICOM)
     assert answer.status_code == 500
     assert "1.2.3" not in answer.text

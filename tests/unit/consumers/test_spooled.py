@@ -13,7 +13,7 @@ import pytest
 
 from infra import spooled
 from infra.spooled import Spooled
-from schemas.pack import pack_key
+from schemas.pack import IDENTITY
 from tests.unit.consumers.archive import MemoryArchive, part10
 
 ONE = "/dicom-web/studies/1.2.3/series/1.2.3.1/instances/1.2.3.1.1"
@@ -21,7 +21,7 @@ ONE = "/dicom-web/studies/1.2.3/series/1.2.3.1/instances/1.2.3.1.1"
 
 @pytest.fixture
 def archive(tmp_path: Path) -> MemoryArchive:
-    found = MemoryArchive()
+    found = MemoryArchive(IDENTITY)
     found.settings = replace(found.settings, home=tmp_path)
     return found
 
@@ -30,7 +30,7 @@ def kept(archive: MemoryArchive, pack_id: str, role: str = "gateway") -> Path:
     """The pack's file, put into a spool."""
     path = archive.settings.spool(role) / "packs" / f"{pack_id}.tar"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(archive.objects.get("sijil-packs", pack_key(pack_id)))
+    path.write_bytes(archive.tars[pack_id])
     return path
 
 

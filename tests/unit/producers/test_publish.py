@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infra import packed
 from infra.chain import ChainedLog
 from infra.memory import MemoryLog, MemoryObjects
 from infra.ports import Stored
-from producers import publish
+from producers import packing, publish
+from producers.body import Held
 from producers.open_pack import tar_path
 from producers.publish import Publisher, event_id
 from producers.recovery import manifest_path
 from producers.spool import Kept, Spool
+from schemas.blocks import Blocks
 from schemas.envelope import Record, decode
 from schemas.events import PackStored
-from schemas.pack import decode_manifest, manifest_key, pack_key
+from schemas.pack import IDENTITY, ZSTD, decode_manifest, manifest_key, pack_key
 from schemas.topics import topic_of
-from tests.unit.producers.samples import STUDY, file, seal, spool, store
+from tests.packs import tar_of
+from tests.unit.producers.samples import EXPLICIT_LE, STUDY, file, instance, seal, spool, store
 
 BUCKET = "packs"
 TOPIC = topic_of(PackStored)
@@ -89,7 +95,7 @@ def test_a_pack_its_manifest_and_its_event(world: World) -> None:
         send(it, "1.2.9", study="1.7")
         until(lambda: committed(it))
     event = next(e for e in world.events() if e.pack_id == kept.pack_id)
-    tar = world.objects.get(BUCKET, pack_key(kept.pack_id))
+    tar = world.objects.get(BUCKET, pack_key(kept.pack_id, IDENTITY))
     raw = world.objects.get(BUCKET, manifest_key(kept.pack_id))
     assert (event.pack_size, event.pack_sha256) == (len(tar), hashlib.sha256(tar).hexdigest())
     assert (event.manifest_size, event.manifest_sha256) == (len(raw), hashlib.sha256(raw).hexdigest())
@@ -163,7 +169,7 @@ def test_the_manifest_has_the_same_bytes_after_an_upgrade(world: World, monkeypa
         (kept,) = send(it, "1.2.1")
         until(lambda: manifest_path(it.shelf.folder, kept.pack_id).exists())
         before = manifest_path(it.shelf.folder, kept.pack_id).read_bytes()
-    monkeypatch.setattr(publish, "manifest", lambda *_: b"another version's bytes")
+    monkeypatch.setattr(packing, "manifest", lambda *_: b"another version's bytes")
     world.objects.away = False
     with world.process() as (it, _):
         until(lambda: committed(it))
@@ -175,12 +181,12 @@ def test_what_s3_has_lost_is_published_again(world: World) -> None:
         (kept,) = send(it, "1.2.1")
         (other,) = send(it, "1.2.2", study="1.7")
         until(lambda: committed(it))
-    before = world.objects.get(BUCKET, pack_key(kept.pack_id))
-    world.objects.delete(BUCKET, pack_key(kept.pack_id))
+    before = world.objects.get(BUCKET, pack_key(kept.pack_id, IDENTITY))
+    world.objects.delete(BUCKET, pack_key(kept.pack_id, IDENTITY))
     with world.process() as (it, _):
         until(lambda: len(world.events()) == 3)
         until(lambda: committed(it))
-    assert world.objects.get(BUCKET, pack_key(kept.pack_id)) == before
+    assert world.objects.get(BUCKET, pack_key(kept.pack_id, IDENTITY)) == before
     assert [e.pack_id for e in world.events()].count(other.pack_id) == 1
 
 
@@ -201,13 +207,15 @@ def test_an_object_with_other_bytes_stops_its_pack_and_no_other(world: World) ->
     with world.process() as (it, publisher):
         with it.feeder() as feeder:
             kept = store(feeder, "1.2.1")
-            world.objects.put(BUCKET, pack_key(kept.pack_id), b"other", sha256=hashlib.sha256(b"other").hexdigest())
+            world.objects.put(
+                BUCKET, pack_key(kept.pack_id, IDENTITY), b"other", sha256=hashlib.sha256(b"other").hexdigest()
+            )
         seal(it, STUDY)
         until(lambda: kept.pack_id in publisher.stuck)
         (other,) = send(it, "1.2.2", study="1.7")
         until(lambda: it.backlog().packs == 1)
         assert [e.pack_id for e in world.events()] == [other.pack_id]
-        world.objects.delete(BUCKET, pack_key(kept.pack_id))  # somebody looked
+        world.objects.delete(BUCKET, pack_key(kept.pack_id, IDENTITY))  # somebody looked
         until(lambda: committed(it))
         assert publisher.stuck == {}
 
@@ -229,6 +237,129 @@ def test_a_pack_the_disk_damaged_is_saved_as_far_as_it_goes(world: World) -> Non
     found = decode_manifest(world.objects.get(BUCKET, event.manifest_key))
     assert [i.sop_uid for i in found.instances] == ["1.2.2"]
     assert found.pack.marks == ("salvaged",)
+
+
+def send_large(it: Spool, *sops: str, syntax: str = EXPLICIT_LE) -> Kept:
+    """A pack of files that are worth compressing, each a block of its own."""
+    with it.feeder() as feeder:
+        for sop in sops:
+            data = file(sop, pixels=bytes(range(256)) * 1600)
+            what = replace(instance(sop, data), transfer_syntax=syntax)
+            kept = feeder.append(what, Held((data,)), site="LOCAL", issuer="LOCAL").result(60)
+    seal(it, STUDY)
+    return kept
+
+
+def test_a_compressed_pack_its_manifest_and_its_event(world: World) -> None:
+    with world.process() as (it, _):
+        kept = send_large(it, "1.2.1", "1.2.2")
+        until(lambda: committed(it))
+        tar = tar_path(it.shelf.folder, kept.pack_id).read_bytes()
+    (event,) = world.events()
+    data = world.objects.get(BUCKET, event.pack_key)
+    assert event.pack_key == pack_key(kept.pack_id, ZSTD)
+    assert (event.pack_size, event.pack_sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert len(data) < len(tar) // 2
+    assert tar_of(event.pack_key, data) == tar
+    found = decode_manifest(world.objects.get(BUCKET, event.manifest_key))
+    blocks = Blocks(found.pack.blocks)
+    assert (blocks.tar_size, blocks.size) == (len(tar), len(data))
+    for line in found.instances:
+        found_file = packed.read(world.objects, BUCKET, event.pack_key, blocks, line.offset, line.length)
+        assert found_file == tar[line.offset : line.offset + line.length]
+        assert hashlib.sha256(found_file[line.dataset_offset :]).hexdigest() == line.sha256
+
+
+def test_what_is_compressed_already_is_stored_as_it_is(world: World) -> None:
+    with world.process() as (it, _):
+        kept = send_large(it, "1.2.1", syntax="1.2.840.10008.1.2.4.90")
+        until(lambda: committed(it))
+    (event,) = world.events()
+    assert event.pack_key == pack_key(kept.pack_id, IDENTITY)
+
+
+@contextmanager
+def another_compressor() -> Iterator[None]:
+    """As after an upgrade of the library: the same tar gives other bytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed, "LEVEL", 7)
+        yield
+
+
+def made_ready(world: World) -> Kept:
+    """A compressed pack whose manifest is in the spool while S3 is away."""
+    world.objects.away = True
+    with world.process() as (it, _):
+        kept = send_large(it, "1.2.1", "1.2.2")
+        until(lambda: manifest_path(it.shelf.folder, kept.pack_id).exists())
+    world.objects.away = False
+    return kept
+
+
+def test_another_compressor_begins_again_while_s3_has_nothing(world: World) -> None:
+    made_ready(world)
+    with another_compressor(), world.process() as (it, _):
+        until(lambda: committed(it))
+    (event,) = world.events()
+    data = world.objects.get(BUCKET, event.pack_key)
+    assert hashlib.sha256(data).hexdigest() == event.pack_sha256
+    assert decode_manifest(world.objects.get(BUCKET, event.manifest_key)).pack.sha256 == event.pack_sha256
+
+
+def test_another_compressor_keeps_what_s3_has(world: World) -> None:
+    world.log.away = True
+    with world.process() as (it, _):
+        kept = send_large(it, "1.2.1", "1.2.2")
+        until(lambda: bool(list(world.objects.list(BUCKET, manifest_key(kept.pack_id)))))
+    before = world.objects.get(BUCKET, pack_key(kept.pack_id, ZSTD))
+    world.log.away = False
+    with another_compressor(), world.process() as (it, _):
+        until(lambda: committed(it))
+    assert {e.pack_sha256 for e in world.events()} == {hashlib.sha256(before).hexdigest()}
+    assert world.objects.get(BUCKET, pack_key(kept.pack_id, ZSTD)) == before
+
+
+def test_what_s3_has_lost_and_another_compressor_cannot_make_again_is_told(world: World) -> None:
+    with world.process() as (it, _):
+        kept = send_large(it, "1.2.1", "1.2.2")
+        until(lambda: committed(it))
+    world.objects.delete(BUCKET, pack_key(kept.pack_id, ZSTD))
+    with another_compressor(), world.process() as (it, publisher):
+        until(lambda: "S3 has lost" in publisher.stuck.get(kept.pack_id, ""))
+        assert tar_path(it.shelf.folder, kept.pack_id).exists()
+
+
+def test_a_disk_too_full_for_a_compressed_copy_sends_the_tar(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    kept = made_ready(world)
+    monkeypatch.setattr(packed, "_write", full)
+    with world.process() as (it, _):
+        until(lambda: committed(it))
+        tar = tar_path(it.shelf.folder, kept.pack_id).read_bytes()
+    (event,) = world.events()
+    assert world.objects.get(BUCKET, event.pack_key) == tar
+    assert event.pack_sha256 == hashlib.sha256(tar).hexdigest()
+
+
+def test_a_tar_that_the_disk_damages_before_it_is_compressed_is_saved_as_far_as_it_goes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = threading.Event()
+    monkeypatch.setattr("infra.faults.point", lambda name: name == "publish.after-seal" and taken.wait(60))
+    with world.process() as (it, _):
+        kept = send_large(it, "1.2.1", "1.2.2")
+        path = tar_path(it.shelf.folder, kept.pack_id)
+        data = bytearray(path.read_bytes())
+        data[data.index(b"1.2.1") + 700] ^= 1
+        path.write_bytes(data)
+        taken.set()
+        until(lambda: committed(it) and bool(world.events()))
+    (event,) = world.events()
+    assert event.pack_id != kept.pack_id
+    found = decode_manifest(world.objects.get(BUCKET, event.manifest_key))
+    assert ([i.sop_uid for i in found.instances], found.pack.marks) == (["1.2.2"], ("salvaged",))
 
 
 def test_senders_are_accepted_while_everything_is_away(world: World) -> None:

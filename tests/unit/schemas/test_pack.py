@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from schemas import pack
 from schemas.errors import Invalid
 from schemas.pack import (
+    IDENTITY,
     InstanceLine,
     Manifest,
     PackLine,
@@ -127,6 +128,6 @@ def test_a_manifest_that_inflates_to_more_than_it_may_is_refused(monkeypatch: py
 
 
 def test_keys_lie_side_by_side() -> None:
-    tar, manifest = pack_key(PACK.pack_id), manifest_key(PACK.pack_id)
+    tar, manifest = pack_key(PACK.pack_id, IDENTITY), manifest_key(PACK.pack_id)
     assert tar.rpartition("/")[0] == manifest.rpartition("/")[0]
     assert tar != manifest

@@ -127,7 +127,7 @@ class Pack:
         id = manifest.pack.pack_id
         digest = hashlib.sha256(data).hexdigest()
         if self.tar:
-            objects.put(BUCKET, pack_key(id), self.tar, sha256=manifest.pack.sha256)
+            objects.put(BUCKET, pack_key(id, manifest.pack.encoding), self.tar, sha256=manifest.pack.sha256)
         objects.put(BUCKET, manifest_key(id), data, sha256=digest)
         return PackStored(
             pack_id=id,
@@ -136,7 +136,7 @@ class Pack:
             gateway=manifest.pack.gateway,
             door="dimse",
             bucket=BUCKET,
-            pack_key=pack_key(id),
+            pack_key=pack_key(id, manifest.pack.encoding),
             pack_size=manifest.pack.size,
             pack_sha256=manifest.pack.sha256,
             manifest_key=manifest_key(id),

@@ -111,7 +111,7 @@ class World:
     def take(self, *files: bytes, offset: int = 1) -> list[Emit]:
         pack_id = self.archive.store(list(files), site="CAI-1")
         keys = [k for k in self.archive.objects.list("sijil-packs", "packs/") if pack_id in k]
-        (lines,), (tar,) = ([k for k in keys if k.endswith(e)] for e in (".gz", ".tar"))
+        (lines,), (tar,) = ([k for k in keys if k.endswith(e)] for e in (".gz", ".zst"))
         data = self.archive.objects.get("sijil-packs", lines)
         head = decode_manifest(data).pack
         event = PackStored(
