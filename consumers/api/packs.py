@@ -17,11 +17,11 @@ from prometheus_client import Counter, Gauge
 
 from consumers.api import queries
 from consumers.api.views import Views
-from infra import packed, telemetry
+from infra import clock, packed, telemetry
 from infra.ports import Objects, Row
 from infra.spooled import Spooled, chunks
 from schemas.blocks import Blocks
-from schemas.errors import Defect, NotFound
+from schemas.errors import Defect, NotFound, Transient
 from schemas.pack import Manifest, decode_manifest
 
 Chunk = bytes | memoryview
@@ -29,6 +29,8 @@ Chunk = bytes | memoryview
 PLACES_MAX = 20_000
 MANIFESTS_BYTES_MAX = 256 << 20
 """Bytes of headers and frame tables of the manifests kept in memory."""
+ROW_S, LOOK_S = 5.0, 0.05
+"""Longest wait for the row of a pack that an instance names, and pause between two looks."""
 LINE_BYTES = 600
 """What a line costs in memory besides them."""
 
@@ -85,10 +87,7 @@ class Packs:
         """Where a pack lies. `again`: ask anew, it may have been archived meanwhile. Raises Defect, Transient."""
         place = None if again else self._places.get(pack_id)
         if place is None:
-            rows = await self._views.tables.select(queries.pack(pack_id))
-            if not rows or not rows[0]["pack_key"]:
-                raise Defect(f"pack {pack_id} is named by an instance and unknown")
-            row = rows[0]
+            row = await self._row(pack_id)
             packs = [Copy(row["bucket"], row["pack_key"])]
             manifests = [Copy(row["bucket"], row["manifest_key"])]
             if row["archive_version_id"]:
@@ -107,6 +106,17 @@ class Packs:
             if len(self._places) > PLACES_MAX:
                 self._places.popitem(last=False)
         return place
+
+    async def _row(self, pack_id: str) -> Row:
+        """Its row, waited for: rows of one event come one by one, an instance's perhaps before its pack's."""
+        deadline = clock.monotonic() + ROW_S
+        while True:
+            rows = await self._views.tables.select(queries.pack(pack_id))
+            if rows and rows[0]["pack_key"]:
+                return rows[0]
+            if clock.monotonic() > deadline:
+                raise Transient(f"pack {pack_id} is named by an instance and has no row yet")
+            await asyncio.sleep(LOOK_S)
 
     # -------------------------------------------------------------------------------------------- bytes
 

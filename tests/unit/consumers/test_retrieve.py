@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.pixels.utils import pixel_array
 
+from consumers.api import packs
 from consumers.api.frame_table import frame_spans
 from consumers.api.streams import Budget
 from consumers.api.wado import EXPLICIT_LE, IMPLICIT_LE
+from infra.ports import Row, Select
 from schemas.events import AccessGranted
 from schemas.pack import IDENTITY, manifest_key
 from tests.unit.consumers.archive import MemoryArchive, part10, sample
@@ -304,6 +306,36 @@ def test_a_pack_archived_after_it_was_first_read_is_found() -> None:
             assert parts_of(answer)[0].body == data
 
     asyncio.run(run())
+
+
+def without_rows_of_packs(archive: MemoryArchive, looks: float) -> list[str]:
+    """The first `looks` reads of the table of packs find nothing, as while the worker writes."""
+    select, seen = archive.tables.select, list[str]()
+
+    async def late(query: Select) -> list[Row]:
+        if query.table == "packs" and len(seen) < looks:
+            seen.append(query.table)
+            return []
+        return await select(query)
+
+    archive.tables.select = late  # type: ignore[method-assign]
+    return seen
+
+
+def test_an_instance_whose_pack_has_no_row_yet_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "LOOK_S", 0.001)
+    data = part10("1.2.3.1.1")
+    archive = stored(data)
+    seen = without_rows_of_packs(archive, 3)
+    assert parts_of(get(archive, ONE, DICOM))[0].body == data
+    assert len(seen) == 3
+
+
+def test_one_whose_pack_gets_no_row_is_to_be_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "ROW_S", 0.01)
+    archive = stored(part10("1.2.3.1.1"))
+    without_rows_of_packs(archive, float("inf"))
+    assert get(archive, ONE, DICOM).status_code == 503
 
 
 def test_bytes_in_no_tier_are_a_fault_of_ours() -> None:
