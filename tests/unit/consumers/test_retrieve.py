@@ -18,6 +18,7 @@ from consumers.api import packs
 from consumers.api.frame_table import frame_spans
 from consumers.api.streams import Budget
 from consumers.api.wado import EXPLICIT_LE, IMPLICIT_LE
+from infra.memory import MemoryTables
 from infra.ports import Row, Select
 from schemas.events import AccessGranted
 from schemas.pack import IDENTITY, manifest_key
@@ -308,17 +309,17 @@ def test_a_pack_archived_after_it_was_first_read_is_found() -> None:
     asyncio.run(run())
 
 
-def without_rows_of_packs(archive: MemoryArchive, looks: float) -> list[str]:
+def without_rows_of_packs(patch: pytest.MonkeyPatch, looks: float) -> list[str]:
     """The first `looks` reads of the table of packs find nothing, as while the worker writes."""
-    select, seen = archive.tables.select, list[str]()
+    select, seen = MemoryTables.select, list[str]()
 
-    async def late(query: Select) -> list[Row]:
+    async def late(tables: MemoryTables, query: Select) -> list[Row]:
         if query.table == "packs" and len(seen) < looks:
             seen.append(query.table)
             return []
-        return await select(query)
+        return await select(tables, query)
 
-    archive.tables.select = late  # type: ignore[method-assign]
+    patch.setattr(MemoryTables, "select", late)
     return seen
 
 
@@ -326,7 +327,7 @@ def test_an_instance_whose_pack_has_no_row_yet_waits_for_it(monkeypatch: pytest.
     monkeypatch.setattr(packs, "LOOK_S", 0.001)
     data = part10("1.2.3.1.1")
     archive = stored(data)
-    seen = without_rows_of_packs(archive, 3)
+    seen = without_rows_of_packs(monkeypatch, 3)
     assert parts_of(get(archive, ONE, DICOM))[0].body == data
     assert len(seen) == 3
 
@@ -334,7 +335,7 @@ def test_an_instance_whose_pack_has_no_row_yet_waits_for_it(monkeypatch: pytest.
 def test_one_whose_pack_gets_no_row_is_to_be_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packs, "ROW_S", 0.01)
     archive = stored(part10("1.2.3.1.1"))
-    without_rows_of_packs(archive, float("inf"))
+    without_rows_of_packs(monkeypatch, float("inf"))
     assert get(archive, ONE, DICOM).status_code == 503
 
 
