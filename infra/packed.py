@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from zlib import crc32
 
 import cramjam
 
@@ -33,7 +34,8 @@ class Packed:
     size: int
     sha256: str
     blocks: Blocks
-    tar_sha256: str
+    tar_crc: int
+    """CRC-32 of the tar."""
 
 
 class Scratch:
@@ -47,9 +49,9 @@ class Scratch:
     def pack(self, tar: Path, size: int, ends: Iterable[int]) -> Packed:
         """Compress a tar of `size` bytes whose members end at `ends`. Good until the next call.
 
-        Raises OSError, among them ENOSPC. A tar shorter than `size` has another digest than it should, and no more.
+        Raises OSError, among them ENOSPC. A tar shorter than `size` has another checksum than it should, and no more.
         """
-        plain, stored = sha256(), sha256()
+        checksum, stored = 0, sha256()
         pairs: list[tuple[int, int]] = []
         written = 0
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +62,7 @@ class Scratch:
                 block = self._plain[: _read(source, self._plain[: end - start], start)]
                 if not block:
                     break
-                plain.update(block)
+                checksum = crc32(block, checksum)
                 frame = self._stored[: cramjam.zstd.compress_into(block, self._stored, level=LEVEL)]
                 stored.update(frame)
                 _write(target, frame, written)
@@ -73,7 +75,7 @@ class Scratch:
         finally:
             os.close(source)
             os.close(target)
-        return Packed(self._path, written, stored.hexdigest(), Blocks(pairs), plain.hexdigest())
+        return Packed(self._path, written, stored.hexdigest(), Blocks(pairs), checksum)
 
     def trim(self) -> None:
         """Give the disk back what an uncommonly large pack took."""

@@ -78,8 +78,10 @@ class Sealed(_Line, frozen=True, kw_only=True, omit_defaults=True, tag="sealed")
     """Nothing comes behind this: the tar is complete."""
 
     size: int
-    sha256: str
-    """Of the tar, hex."""
+    crc: int | None = None
+    """CRC-32 of the tar: against damage by the disk. What says that nobody altered it are the members' SHA-256."""
+    sha256: str = ""
+    """Of the tar, hex, in its place: in lines of earlier versions."""
     instances: int
     repeats: int
     sealed: str

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from zlib import crc32
 
@@ -67,7 +66,7 @@ class OpenPack:
         self.feeders = 0
         self.fed_at = 0.0
         self.released_at = 0.0
-        self._digest = sha256()
+        self._crc = 0
         self._journal_size = 0
         self._contents: dict[str, set[str]] = {}
         path = self._path = tar_path(folder, self.pack_id)
@@ -128,7 +127,7 @@ class OpenPack:
         os.pwrite(self.tar_fd, tar.padding(body.length), len(head) + body.length)
         self.size = len(head) + body.length + len(tar.padding(body.length))
         for chunk in self._read(0, self.size):
-            self._digest.update(chunk)
+            self._crc = crc32(chunk, self._crc)
         self._append(self._member(instance, body, digest, name, received, head, entry=0))
         self.instances = 1
 
@@ -136,11 +135,11 @@ class OpenPack:
         """End the archive and say so in the journal. Caller holds `lock`."""
         self.closed = True
         self._put(self.size, [memoryview(tar.END)])
-        self._digest.update(tar.END)
+        self._crc = crc32(tar.END, self._crc)
         self.size += len(tar.END)
         line = Sealed(
             size=self.size,
-            sha256=self._digest.hexdigest(),
+            crc=self._crc,
             instances=self.instances,
             repeats=self.repeats,
             sealed=sealed,
@@ -159,14 +158,14 @@ class OpenPack:
     def _write(self, instance: Instance, body: Body, digest: str, name: str, received: str) -> None:
         head = tar.header(name, body.length, _seconds(received))
         entry, pad = self.size, tar.padding(body.length)
-        running = self._digest.copy()
+        running = self._crc
         end = entry
         for group in _groups(head, body, pad):
             for piece in group:
-                running.update(piece)
+                running = crc32(piece, running)
             end += self._put(end, group)
         self._append(self._member(instance, body, digest, name, received, head, entry))
-        self.size, self._digest = end, running
+        self.size, self._crc = end, running
 
     def _member(
         self, instance: Instance, body: Body, digest: str, name: str, received: str, head: bytes, entry: int

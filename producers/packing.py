@@ -22,7 +22,7 @@ from producers.dicom.syntaxes import encoding_of
 from producers.journal import Line, Member, scan
 from producers.manifest import Stored, first_sender, manifest
 from producers.open_pack import journal_path, tar_path
-from producers.recovery import StoredPack, manifest_path, sync_folder
+from producers.recovery import StoredPack, checksums, manifest_path, sync_folder
 from schemas.errors import Defect, NotFound
 from schemas.pack import IDENTITY, ZSTD, PackLine, decode_pack_line, manifest_key, pack_key
 
@@ -94,12 +94,15 @@ class Packing:
                     raise
                 PLAIN.labels("disk-full").inc()
             else:
-                if packed.tar_sha256 != pack.sealed.sha256:
+                if pack.sealed.crc is not None and packed.tar_crc != pack.sealed.crc:
                     raise Damaged
                 COMPRESSED.labels("before").inc(pack.sealed.size)
                 COMPRESSED.labels("after").inc(packed.size)
                 return Stored(packed.size, packed.sha256, packed.blocks.pairs), packed.path
-        return Stored(pack.sealed.size, pack.sealed.sha256), tar
+        digest, checksum = checksums(tar, pack.sealed.size)
+        if pack.sealed.crc is not None and checksum != pack.sealed.crc:
+            raise Damaged
+        return Stored(pack.sealed.size, digest), tar
 
     def _is_there(self, said: PackLine) -> bool:
         key = pack_key(said.pack_id, said.encoding)

@@ -126,13 +126,20 @@ def is_whole(tar: Path, member: Member) -> bool:
 
 def is_intact(folder: Path, pack: StoredPack) -> bool:
     """Whether a sealed tar still has the bytes that it was sealed with."""
-    digest = sha256()
     try:
-        for chunk in Filed(tar_path(folder, pack.pack_id), pack.sealed.size, 0).chunks():
-            digest.update(chunk)
+        digest, checksum = checksums(tar_path(folder, pack.pack_id), pack.sealed.size)
     except FileNotFoundError:
         return False
-    return digest.hexdigest() == pack.sealed.sha256
+    return checksum == pack.sealed.crc if pack.sealed.crc is not None else digest == pack.sealed.sha256
+
+
+def checksums(tar: Path, size: int) -> tuple[str, int]:
+    """SHA-256, hex, and CRC-32 of a tar. Raises OSError."""
+    digest, checksum = sha256(), 0
+    for chunk in Filed(tar, size, 0).chunks():
+        digest.update(chunk)
+        checksum = crc32(chunk, checksum)
+    return digest.hexdigest(), checksum
 
 
 def salvage_sealed(folder: Path, pack: StoredPack) -> StoredPack | None:
@@ -227,12 +234,9 @@ def _seal(folder: Path, opened: Opened, instances: int, repeats: int) -> StoredP
         f.write(END)
         os.fsync(f.fileno())
     size = path.stat().st_size
-    digest = sha256()
-    for chunk in Filed(path, size, 0).chunks():
-        digest.update(chunk)
     sealed = Sealed(
         size=size,
-        sha256=digest.hexdigest(),
+        crc=checksums(path, size)[1],
         instances=instances,
         repeats=repeats,
         sealed=clock.rfc3339(clock.now()),

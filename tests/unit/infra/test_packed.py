@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -93,15 +94,15 @@ def test_the_file_is_used_again_and_a_large_one_given_back(tmp_path: Path, monke
         found = scratch.pack(tmp_path / "tar", len(tar), [])
         data = found.path.read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (found.size, found.sha256)
-        assert (tar_of(KEY, data), hashlib.sha256(tar).hexdigest()) == (tar, found.tar_sha256)
+        assert (tar_of(KEY, data), crc32(tar)) == (tar, found.tar_crc)
         scratch.trim()
         assert found.path.stat().st_size <= 100_000
 
 
-def test_a_tar_that_is_cut_short_has_another_digest(tmp_path: Path) -> None:
+def test_a_tar_that_is_cut_short_has_another_checksum(tmp_path: Path) -> None:
     (tmp_path / "tar").write_bytes(TAR[:600_000])
     found = Scratch(tmp_path / "scratch").pack(tmp_path / "tar", len(TAR), ENDS)
-    assert found.tar_sha256 == hashlib.sha256(TAR[:600_000]).hexdigest()
+    assert found.tar_crc == crc32(TAR[:600_000]) != crc32(TAR)
 
 
 def test_damage_is_told() -> None:

@@ -11,6 +11,7 @@ from tests.unit.producers.samples import SENDER
 LINES: list[Line] = [
     Opened(pack_id="p", study_uid="1.2", site="S", issuer="I", gateway="/gateway/S/1", opened="2025-01-01T00:00:00Z"),
     Again(sop_uid="1.2.3", sha256="a" * 64, received="2025-01-01T00:00:00Z", sender=SENDER),
+    Sealed(size=1024, crc=7, instances=1, repeats=1, sealed="2025-01-01T00:00:01Z"),
     Sealed(size=1024, sha256="b" * 64, instances=1, repeats=1, sealed="2025-01-01T00:00:01Z"),
     Committed(event_id="e", partition=3, offset=7, committed="2025-01-01T00:00:02Z"),
 ]

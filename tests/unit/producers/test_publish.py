@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from infra import packed
@@ -20,7 +21,8 @@ from infra.memory import MemoryLog, MemoryObjects
 from infra.ports import Stored
 from producers import packing, publish
 from producers.body import Held
-from producers.open_pack import tar_path
+from producers.journal import Sealed, encode, scan
+from producers.open_pack import journal_path, tar_path
 from producers.publish import Publisher, event_id
 from producers.recovery import manifest_path
 from producers.spool import Kept, Spool
@@ -34,6 +36,7 @@ from tests.unit.producers.samples import EXPLICIT_LE, STUDY, file, instance, sea
 
 BUCKET = "packs"
 TOPIC = topic_of(PackStored)
+JPEG_2000 = "1.2.840.10008.1.2.4.90"
 
 
 class World:
@@ -220,12 +223,37 @@ def test_an_object_with_other_bytes_stops_its_pack_and_no_other(world: World) ->
         assert publisher.stuck == {}
 
 
-def test_a_pack_the_disk_damaged_is_saved_as_far_as_it_goes(world: World) -> None:
+def sealed_before_the_upgrade(folder: Path, pack_id: str) -> None:
+    """The journal as an earlier version wrote it: a SHA-256 where now a CRC-32 is."""
+    path = journal_path(folder, pack_id)
+    digest = hashlib.sha256(tar_path(folder, pack_id).read_bytes()).hexdigest()
+    lines = [r.line for r in scan(path.read_bytes()) if r.line is not None]
+    old = [msgspec.structs.replace(x, crc=None, sha256=digest) if isinstance(x, Sealed) else x for x in lines]
+    path.write_bytes(b"".join(encode(x) for x in old))
+
+
+@pytest.mark.parametrize("upgraded", [False, True])
+def test_a_pack_sealed_by_an_earlier_process_is_published(world: World, upgraded: bool) -> None:
+    it = spool(world.folder / "spool")
+    kept = send_large(it, "1.2.1", "1.2.2")
+    it.close()
+    if upgraded:
+        sealed_before_the_upgrade(it.shelf.folder, kept.pack_id)
+    with world.process() as (it, _):
+        until(lambda: committed(it))
+    (event,) = world.events()
+    assert (event.pack_id, event.instances) == (kept.pack_id, 2)
+
+
+@pytest.mark.parametrize("upgraded", [False, True])
+def test_a_pack_the_disk_damaged_is_saved_as_far_as_it_goes(world: World, upgraded: bool) -> None:
     it = spool(world.folder / "spool")
     with it.feeder() as feeder:
         kept = store(feeder, "1.2.1")
         store(feeder, "1.2.2")
     it.close()
+    if upgraded:
+        sealed_before_the_upgrade(it.shelf.folder, kept.pack_id)
     path = tar_path(it.shelf.folder, kept.pack_id)
     data = bytearray(path.read_bytes())
     data[data.index(b"1.2.1") + 700] ^= 1  # in the first member's file
@@ -272,7 +300,7 @@ def test_a_compressed_pack_its_manifest_and_its_event(world: World) -> None:
 
 def test_what_is_compressed_already_is_stored_as_it_is(world: World) -> None:
     with world.process() as (it, _):
-        kept = send_large(it, "1.2.1", syntax="1.2.840.10008.1.2.4.90")
+        kept = send_large(it, "1.2.1", syntax=JPEG_2000)
         until(lambda: committed(it))
     (event,) = world.events()
     assert event.pack_key == pack_key(kept.pack_id, IDENTITY)
@@ -343,13 +371,14 @@ def test_a_disk_too_full_for_a_compressed_copy_sends_the_tar(world: World, monke
     assert event.pack_sha256 == hashlib.sha256(tar).hexdigest()
 
 
-def test_a_tar_that_the_disk_damages_before_it_is_compressed_is_saved_as_far_as_it_goes(
-    world: World, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("syntax", [EXPLICIT_LE, JPEG_2000])
+def test_a_tar_that_the_disk_damages_before_it_is_packed_is_saved_as_far_as_it_goes(
+    world: World, monkeypatch: pytest.MonkeyPatch, syntax: str
 ) -> None:
     taken = threading.Event()
     monkeypatch.setattr("infra.faults.point", lambda name: name == "publish.after-seal" and taken.wait(60))
     with world.process() as (it, _):
-        kept = send_large(it, "1.2.1", "1.2.2")
+        kept = send_large(it, "1.2.1", "1.2.2", syntax=syntax)
         path = tar_path(it.shelf.folder, kept.pack_id)
         data = bytearray(path.read_bytes())
         data[data.index(b"1.2.1") + 700] ^= 1

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from hypothesis import example, given, settings
@@ -286,7 +286,7 @@ def test_killed_at_any_point_of_sealing(tmp_path: Path) -> None:
     write(tmp_path, IMAGE.tar, IMAGE.journal)
     (pack,) = recover(tmp_path, FALLBACK)
     tar, journal = tar_path(tmp_path, PACK).read_bytes(), journal_path(tmp_path, PACK).read_bytes()
-    assert hashlib.sha256(tar).hexdigest() == pack.sealed.sha256
+    assert crc32(tar) == pack.sealed.crc
     for tar_end in (len(IMAGE.tar), len(IMAGE.tar) + 100, len(tar)):
         for journal_end in (len(IMAGE.journal), len(IMAGE.journal) + 20, len(journal)):
             shutil.rmtree(tmp_path)
