@@ -179,6 +179,7 @@ def test_a_code_goes_to_the_phone_and_opens_once(archive: MemoryArchive) -> None
     run(archive, act)
     texts = [p.read_text(encoding="utf-8") for p in (archive.settings.home / "outbox" / "sms").iterdir()]
     assert all(PHONE in t for t in texts)
+    texts = [re.sub(r"/p/[\w-]+", "/p/", t) for t in texts]  # a random token may spell anything
     for hidden in ("منى", "Hassan", "CT", KEY, STUDY):
         assert not any(hidden in t for t in texts), "a message says that there is something, never what"
     assert ("link-used", KEY) in denied(archive)
