@@ -70,9 +70,10 @@ def test_a_study_waits_is_reported_and_reaches_its_doctor(archive: Archive, whol
 
     def inbox() -> dict[str, Any]:
         told: dict[str, Any] = door.ask(doctor, "/inbox").json()
-        return told if told["reports"] and told["critical"] else {}  # two events, one after the other
+        return told if told["reports"] else {}
 
-    told = wait_until(inbox, 30, "it is in the doctor's inbox")
+    # The report and its critical result are two events, one after the other.
+    told = wait_until(lambda: found if (found := inbox()) and found["critical"] else {}, 30, "it is in the inbox")
     (row,) = told["reports"]
     assert (told["critical"], row["unread"], row["report_id"]) == (1, True, kept.json()["becomes"])
     report = f"/reports/{row['report_id']}"
