@@ -17,6 +17,7 @@ ANY = "*/*"
 
 _PIECE = re.compile(r'\s*;\s*([A-Za-z0-9_-]+)\s*=\s*(?:"([^"]*)"|([^;,"\s]+))')
 _TYPE = re.compile(r"\s*([A-Za-z0-9!#$&^_.+*-]+/[A-Za-z0-9!#$&^_.+*-]+)")
+_EMPTY = re.compile(r"\s*,|\s+$")
 _COMMA = re.compile(r"\s*(,|$)")
 
 
@@ -45,6 +46,9 @@ def parse(header: str) -> tuple[Accepted, ...]:
     found: list[tuple[float, int, Accepted]] = []
     at = 0
     while at < len(header):
+        if empty := _EMPTY.match(header, at):
+            at = empty.end()  # RFC 9110 §5.6.1.2
+            continue
         head = _TYPE.match(header, at)
         if head is None:
             raise Invalid("accept", "the Accept header cannot be read")

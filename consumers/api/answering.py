@@ -10,6 +10,8 @@ from consumers.api.plan import Plan
 from consumers.api.room import Room
 
 GZIP = "gzip"
+VARY = "Accept, Accept-Encoding"
+"""One address has several representations (RFC 9110 §12.5.5): a cache must not give one for another."""
 
 
 async def of_plan(ask: Ask, room: Room, about: OfStudy, plan: Plan, *, one: bool) -> Answer:
@@ -18,7 +20,7 @@ async def of_plan(ask: Ask, room: Room, about: OfStudy, plan: Plan, *, one: bool
     length = plan.length
     # A range of a multipart body would cut its parts, and clients that ask for one do not mean that.
     ranged = length is not None and not plan.media_type.startswith("multipart/")
-    headers = {"ETag": plan.etag, "Cache-Control": cache} | ({"Accept-Ranges": "bytes"} if ranged else {})
+    headers = {"ETag": plan.etag, "Cache-Control": cache, "Vary": VARY} | ({"Accept-Ranges": "bytes"} if ranged else {})
     if unchanged(ask.header("if-none-match"), plan.etag):
         return Answer(about=about, content=b"", media_type=plan.media_type, status=304, headers=headers)
     wanted = _part(ask, plan.etag, length) if ranged else None
@@ -39,7 +41,7 @@ def of_bytes(
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """Bytes that are there."""
-    told = {"ETag": tag, "Cache-Control": cache, "Accept-Ranges": "bytes", **(headers or {})}
+    told = {"ETag": tag, "Cache-Control": cache, "Vary": VARY, "Accept-Ranges": "bytes", **(headers or {})}
     wanted = _part(ask, tag, len(content))
     if wanted is None:
         return Answer(about=about, content=content, media_type=media_type, headers=told)
@@ -50,7 +52,7 @@ def unchanged_answer(ask: Ask, about: OfStudy, media_type: str, tag: str, cache:
     """304, if the client has what it would get; before that is made. It is recorded as a read all the same."""
     if not unchanged(ask.header("if-none-match"), tag):
         return None
-    headers = {"ETag": tag, "Cache-Control": cache}
+    headers = {"ETag": tag, "Cache-Control": cache, "Vary": VARY}
     return Answer(about=about, content=b"", media_type=media_type, status=304, headers=headers)
 
 

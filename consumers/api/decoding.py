@@ -24,6 +24,7 @@ from infra.process import die_with_parent
 
 OUTPUT_MAX = 512 << 20
 """Bytes of decoded pixels."""
+SUBSAMPLED = "YBR_FULL_422"
 MEMORY_MAX = 4 << 30
 """Bytes of address space of a process: what a file claims to need beyond is an error of that file."""
 
@@ -58,8 +59,12 @@ def jpeg2000(part10: bytes) -> bytes:
 
     def work() -> bytes:
         ds = _read(part10)
-        if UID(ds.file_meta.TransferSyntaxUID).is_encapsulated:
+        stored = UID(ds.file_meta.TransferSyntaxUID)
+        if stored.is_encapsulated:
             ds = _read(_written(_native(part10)))
+        elif not stored.is_little_endian:
+            # `compress` takes the bytes as they lie, and for little endian.
+            ds = _read(_written(_turned(part10)))
         ds.compress(JPEG2000Lossless, generate_instance_uid=False)
         return _written(ds)
 
@@ -163,10 +168,24 @@ def _native(part10: bytes) -> pydicom.Dataset:
     return ds
 
 
+def _turned(part10: bytes) -> pydicom.Dataset:
+    """An instance in big endian with its pixel data in little endian."""
+    ds = _read(part10)
+    pixels, told = get_decoder(UID(ds.file_meta.TransferSyntaxUID)).as_array(ds, raw=True, validate=False)
+    content = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
+    element = ds["PixelData"]
+    element.value = content + b"\0" * (len(content) & 1)
+    element.VR = "OB" if int(told["bits_allocated"]) <= 8 else "OW"
+    _describe(ds, {**told, "planar_configuration": 0})
+    return ds
+
+
 def _describe(ds: pydicom.Dataset, told: Mapping[str, Any]) -> None:
     """The Image Pixel attributes of decoded pixel data."""
     ds.BitsAllocated = told["bits_allocated"]
-    ds.PhotometricInterpretation = told["photometric_interpretation"]
+    # A decoder gives every pixel all its samples, also where the encoding had subsampled them (PS3.3 §C.7.6.3.1.2).
+    photometric = told["photometric_interpretation"]
+    ds.PhotometricInterpretation = "YBR_FULL" if photometric == SUBSAMPLED else photometric
     if told["samples_per_pixel"] > 1:
         ds.PlanarConfiguration = told["planar_configuration"]
     for table in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):

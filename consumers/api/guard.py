@@ -126,8 +126,8 @@ class Ask:
         return name in self._request.path_params
 
     def header(self, name: str) -> str:
-        """A header; empty if it is not there."""
-        return self._request.headers.get(name, "")
+        """A header, its lines joined (RFC 9110 §5.3); empty if it is not there."""
+        return ", ".join(self._request.headers.getlist(name))
 
     @property
     def path(self) -> str:

@@ -122,7 +122,10 @@ def _own_window(told: Dataset) -> Window | None:
 
     if "WindowCenter" not in told or "WindowWidth" not in told:
         return None
-    function = Function(str(told.get("VOILUTFunction", "LINEAR")).lower().replace("_", "-"))
+    try:
+        function = Function(str(told.get("VOILUTFunction", "LINEAR")).lower().replace("_", "-"))
+    except ValueError:  # a hint that nobody understands is no reason to show nothing
+        function = Function.LINEAR
     width = first("WindowWidth")
     return Window(first("WindowCenter"), max(width, 1) if function is Function.LINEAR else width, function)
 

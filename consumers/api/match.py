@@ -119,6 +119,9 @@ def _value_test(condition: Condition, fuzzy: bool) -> ValueTest:
             return _range_test(values[0], values[1], attribute)
         case Kind.NAME:
             return fuzzy_test(values[0]) if fuzzy else name_test(values[0])
+        case Kind.PATTERN if attribute.keyword in IDENTIFIERS:
+            exact = _compiled(values[0])
+            return lambda v: exact.match(v.strip()) is not None
         case Kind.PATTERN:
             pattern, folded = _compiled(values[0].casefold()), _compiled(_folded(values[0]))
             return lambda v: pattern.match(v.casefold()) is not None or folded.match(_fold_text(v)) is not None

@@ -154,7 +154,7 @@ def _metadata(room: Room, headers: Headers, names: Sequence[str]) -> Handler:
             return same
         if len(rows) <= METADATA_AT_ONCE:
             content = await headers.whole(rows, url, tag, compressed=compressed)
-            told = {"Vary": "Accept-Encoding"} | ({"Content-Encoding": "gzip"} if compressed else {})
+            told = {"Content-Encoding": "gzip"} if compressed else {}
             return answering.of_bytes(ask, about, content, media_type, tag, REVALIDATED, told)
         portions = await begun(headers.portions(rows, url, METADATA_AT_ONCE))
         return Answer(about=about, content=portions, media_type=media_type)
