@@ -43,7 +43,7 @@ def matches(*asked: tuple[str, str], combined: bool = True) -> bool:
     [
         ("StudyInstanceUID", "1.2.9,1.2.3"),
         ("PatientID", "P-77"),
-        ("PatientID", "p-*"),
+        ("PatientID", "P-*"),
         ("PatientID", "P?77"),
         ("StudyDate", "20250228"),
         ("StudyDate", "20250101-"),
@@ -74,6 +74,7 @@ def test_it_fits(keyword: str, value: str) -> None:
     [
         ("StudyInstanceUID", "1.2"),
         ("PatientID", "p-77"),
+        ("PatientID", "p-*"),
         ("PatientID", "P-7"),
         ("StudyDate", "20250301-"),
         ("StudyTime", "1016-"),
