@@ -19,10 +19,10 @@ from typing import Any, TypeVar, cast
 from prometheus_client import Counter, Gauge
 
 from consumers.api import decoding
-from consumers.api.look import Look
+from consumers.api.look import Look, OutsideImage
 from consumers.api.wado import NotAcceptable
 from consumers.report_pdf.sheet import Sheet
-from schemas.errors import Overloaded, Transient
+from schemas.errors import Invalid, NotFound, Overloaded, Transient
 
 WORKERS = 2
 WAITING_MAX = 64
@@ -68,9 +68,9 @@ class Decoders:
         """A Part 10 file as JPEG 2000 lossless. Raises as `explicit`."""
         return await self._run(decoding.jpeg2000, part10)
 
-    async def frames(self, part10: bytes, numbers: Sequence[int]) -> list[bytes]:
-        """Frames, from 0, of a Part 10 file, decoded. Raises as `explicit`."""
-        return await self._run(decoding.frames, part10, tuple(numbers))
+    async def frames(self, part10: bytes, numbers: Sequence[int] | None) -> list[bytes]:
+        """Frames, from 0, of a Part 10 file, decoded; None: all. Raises as `explicit`."""
+        return await self._run(decoding.frames, part10, None if numbers is None else tuple(numbers))
 
     async def frame(self, head: bytes, stored: bytes) -> bytes:
         """A stored frame behind the beginning of its file, decoded. Raises as `explicit`."""
@@ -81,11 +81,11 @@ class Decoders:
         return await self._run(decoding.beginning, head, stored)
 
     async def value(self, part10: bytes, path: str) -> bytes:
-        """The value of an element by its path (`00540016/1/00181072`). Raises as `explicit`."""
+        """The value of an element by its path (`00540016/1/00181072`). Raises NotFound, and as `explicit`."""
         return await self._run(decoding.value, part10, path)
 
     async def rendered(self, part10: bytes, frame: bytes | None, number: int, look: Look) -> bytes:
-        """An image of a frame, from 0, as `image.render` takes it. Raises as `explicit`."""
+        """An image of a frame, from 0, as `image.render` takes it. Raises Invalid(`viewport`), and as `explicit`."""
         return await self._run(decoding.rendered, part10, frame, number, look)
 
     async def printed(self, sheet: Sheet) -> bytes:
@@ -126,6 +126,10 @@ class Decoders:
             raise NotAcceptable("the stored pixel data ends the decoder: ask for transfer-syntax=*") from e
         except TimeoutError as e:
             raise Transient("decoding took too long") from e
+        except decoding.Absent as e:
+            raise NotFound("this instance has no such value") from e
+        except OutsideImage as e:
+            raise Invalid("viewport", "the region of the viewport lies outside the image") from e
         except decoding.Undecodable as e:
             raise NotAcceptable(f"the stored pixel data cannot be decoded ({e}): ask for transfer-syntax=*") from e
         finally:

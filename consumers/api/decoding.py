@@ -18,7 +18,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless
 
 from consumers.api import image
-from consumers.api.look import Look
+from consumers.api.look import Look, OutsideImage
 from consumers.report_pdf.sheet import Sheet
 from infra.process import die_with_parent
 
@@ -33,6 +33,10 @@ T = TypeVar("T")
 
 class Undecodable(Exception):
     """The kind of what went wrong."""
+
+
+class Absent(Exception):
+    """There is no such element, or none with a value in bytes."""
 
 
 class TooLarge(Exception):
@@ -78,8 +82,8 @@ def printed(sheet: Sheet) -> bytes:
     return render(sheet)
 
 
-def frames(part10: bytes, numbers: Sequence[int]) -> list[bytes]:
-    """Frames, from 0, decoded."""
+def frames(part10: bytes, numbers: Sequence[int] | None) -> list[bytes]:
+    """Frames, from 0, decoded; None: all."""
     return _guarded(lambda: _decoded(_read(part10), numbers)[0])
 
 
@@ -88,7 +92,7 @@ def frame(head: bytes, stored: bytes) -> bytes:
 
     def work() -> bytes:
         ds = pydicom.dcmread(io.BytesIO(head), force=True, stop_before_pixels=True)
-        image.attach(ds, stored)
+        image.attach(ds, stored, image.pixel_vr(head))
         return _decoded(ds, (0,))[0][0]
 
     return _guarded(work)
@@ -102,7 +106,7 @@ def beginning(head: bytes, stored: bytes) -> tuple[bytes, str, bytes]:
     def work() -> tuple[bytes, str, bytes]:
         ds = pydicom.dcmread(io.BytesIO(head), force=True, stop_before_pixels=True)
         count = ds.get("NumberOfFrames")
-        image.attach(ds, stored)
+        image.attach(ds, stored, image.pixel_vr(head))
         decoded, told = _decoded(ds, (0,))
         _describe(ds, told)
         del ds.PixelData
@@ -121,11 +125,14 @@ def value(part10: bytes, path: str) -> bytes:
         item = _read(part10)
         *steps, last = path.split("/")
         for tag, number in zip(steps[::2], steps[1::2], strict=True):
-            item = item[int(tag, 16)].value[int(number) - 1]
+            items = item[int(tag, 16)].value if int(tag, 16) in item else None
+            if not isinstance(items, pydicom.Sequence) or not 0 < int(number) <= len(items):
+                raise Absent
+            item = items[int(number) - 1]
         element = item.get_item(int(last, 16))
         found = element.value if element is not None else None
         if not isinstance(found, bytes):
-            raise TypeError("no bytes")
+            raise Absent
         return found
 
     return _guarded(work)
@@ -206,5 +213,7 @@ def _written(ds: pydicom.Dataset) -> bytes:
 def _guarded(work: Callable[[], T]) -> T:
     try:
         return work()
+    except (Absent, OutsideImage):
+        raise
     except Exception as e:  # noqa: BLE001 - decoders raise anything; only its kind may leave
         raise Undecodable(type(e).__name__) from None

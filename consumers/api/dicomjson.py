@@ -6,18 +6,22 @@ attributes comes of the level's header, when the search asked for it or by it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from consumers.api.accept import ANY, Accepted, single_part
 from consumers.api.qido import Query
+from consumers.api.wado import NotAcceptable, part_head
+from schemas import native_xml
 from schemas.answers import CHARACTER_SET, TIMEZONE, UTF8, completed
 from schemas.dicom_json import Dataset, Element, number, ordered, text
 
 Row = Mapping[str, Any]
 
 MEDIA_TYPES = ("application/dicom+json", "application/json")
+XML_PARTS = f'multipart/related; type="{native_xml.MEDIA_TYPE}"'
 AVAILABILITY = "ONLINE"
 """Instance Availability (PS3.3 C.4.23.1.1) of what lies in the hot or the archive bucket: both answer at once."""
 AVAILABILITY_TAG, URL_TAG = "00080056", "00081190"
@@ -102,6 +106,22 @@ def encode(dataset: Mapping[str, Element], base: str) -> bytes:
         if tag in dataset:
             path += f"/{name}/{dataset[tag]['Value'][0]}"
     return _encoder.encode(ordered({**dataset, URL_TAG: {"vr": "UR", "Value": [path]}}))
+
+
+def model_type(accepted: Sequence[Accepted]) -> str:
+    """The first that a client takes and datasets leave as; XML in parts only (PS3.18 §8.7.3). Raises NotAcceptable."""
+    for a in accepted:
+        if a.multipart and a.of != ANY and a.takes(native_xml.MEDIA_TYPE):
+            return native_xml.MEDIA_TYPE
+        if media_type := single_part((a,), MEDIA_TYPES):
+            return media_type
+    raise NotAcceptable("datasets are answered as application/dicom+json, or application/dicom+xml in parts")
+
+
+def xml_parts(datasets: Iterable[bytes], boundary: str) -> bytes:
+    """Datasets in JSON as parts in XML."""
+    documents = (native_xml.document(msgspec.json.decode(d)) for d in datasets)
+    return b"".join(part_head(boundary, native_xml.MEDIA_TYPE, "", len(d)) + d for d in documents)
 
 
 def listed(datasets: Iterable[bytes]) -> bytes:

@@ -19,7 +19,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
 from pydicom.uid import UID
 
-from consumers.api.look import GIF, JPEG, Function, Look, Viewport, Window
+from consumers.api.look import GIF, JPEG, Function, Look, OutsideImage, Viewport, Window
 
 PIXELS_MAX = 1 << 27
 """Samples of a frame that is rendered."""
@@ -42,27 +42,32 @@ def render(part10: bytes, frame: bytes | None, number: int, look: Look) -> bytes
     ds = pydicom.dcmread(io.BytesIO(part10), force=True, stop_before_pixels=frame is not None)
     if int(ds.Rows) * int(ds.Columns) * int(ds.get("SamplesPerPixel") or 1) > PIXELS_MAX:
         raise TooManyPixels
-    image = Image.fromarray(_shown(ds, _pixels(ds, frame, number), number, look.window))
+    if frame is not None:
+        attach(ds, frame, pixel_vr(part10))
+    pixels = _pixels(ds, number if frame is None else 0)
+    image = Image.fromarray(_shown(ds, pixels, number, look.window))
     if look.viewport is not None:
         image = fitted(image, look.viewport)
     return encoded(image, look)
 
 
-def _pixels(ds: Dataset, frame: bytes | None, number: int) -> npt.NDArray[np.generic]:
-    if frame is not None:
-        attach(ds, frame)
-        number = 0
+def _pixels(ds: Dataset, number: int) -> npt.NDArray[np.generic]:
     pixels, told = get_decoder(UID(ds.file_meta.TransferSyntaxUID)).as_array(ds, index=number, validate=False)
     ds.PhotometricInterpretation = told["photometric_interpretation"]
     return pixels
 
 
-def attach(ds: Dataset, frame: bytes) -> None:
-    """Make of a header and a stored frame an instance of that frame alone."""
+def pixel_vr(head: bytes) -> str:
+    """The VR of Pixel Data, native, by a file's beginning up to their value: in big endian it tells what is swapped."""
+    return "OB" if head[-8:-6] == b"OB" else "OW"
+
+
+def attach(ds: Dataset, frame: bytes, vr: str) -> None:
+    """Make of a header and a stored frame an instance of that frame alone. `vr`: that of native pixel data."""
     encapsulated = UID(ds.file_meta.TransferSyntaxUID).is_encapsulated
     ds.NumberOfFrames = 1
     ds.PixelData = encapsulate([frame], has_bot=False) if encapsulated else frame + bytes(len(frame) & 1)
-    ds["PixelData"].VR = "OB" if encapsulated else "OW"
+    ds["PixelData"].VR = "OB" if encapsulated else vr
     ds["PixelData"].is_undefined_length = encapsulated
     for table in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
         if table in ds:
@@ -123,11 +128,14 @@ def _own_window(told: Dataset) -> Window | None:
     if "WindowCenter" not in told or "WindowWidth" not in told:
         return None
     try:
+        center, width = first("WindowCenter"), first("WindowWidth")
+    except (TypeError, ValueError):  # no numbers: as if there were none
+        return None
+    try:
         function = Function(str(told.get("VOILUTFunction", "LINEAR")).lower().replace("_", "-"))
     except ValueError:  # a hint that nobody understands is no reason to show nothing
         function = Function.LINEAR
-    width = first("WindowWidth")
-    return Window(first("WindowCenter"), max(width, 1) if function is Function.LINEAR else width, function)
+    return Window(center, max(width, 1) if function is Function.LINEAR else width, function)
 
 
 def _whole_range(ds: Dataset, pixels: npt.NDArray[np.generic], values: npt.NDArray[np.generic]) -> Window:
@@ -161,7 +169,7 @@ def fitted(image: Image.Image, viewport: Viewport) -> Image.Image:
     left, top = max(0.0, viewport.left), max(0.0, viewport.top)
     right, bottom = min(image.width, viewport.left + abs(wide)), min(image.height, viewport.top + abs(high))
     if right <= left or bottom <= top:
-        raise ValueError("region")
+        raise OutsideImage
     scale = min(viewport.width / (right - left), viewport.height / (bottom - top))
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
     image = image.resize(size, Image.Resampling.BILINEAR, (left, top, right, bottom))

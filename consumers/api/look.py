@@ -63,6 +63,10 @@ class Look:
     viewport: Viewport | None = None
 
 
+class OutsideImage(ValueError):
+    """A region of the viewport that has nothing of the image."""
+
+
 def look(option: Callable[[str], str], accepted: Sequence[Accepted], *, thumbnail: bool = False) -> tuple[Look, bool]:
     """(the look, whether it leaves as multipart/related), of the query and Accept. Raises Invalid, NotAcceptable.
 

@@ -27,6 +27,8 @@ class Made:
     boundary: str
     """Of the part it becomes; empty: it is the whole answer."""
     location: str
+    or_stored: bool = False
+    """Where it cannot be made, it leaves as it is stored, and says so: one instance must not cut the answer of all."""
 
     def head(self, length: int) -> bytes:
         """What stands before a part of so many bytes; nothing where the instance is the whole answer."""

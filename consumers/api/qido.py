@@ -54,7 +54,7 @@ class Query:
     limit: int | None = None
     offset: int = 0
     include: frozenset[str] = frozenset()
-    """Tags asked for beyond the usual ones."""
+    """Tags asked for beyond the usual ones, those to match by among them, whatever they match (§10.6.3.3)."""
     include_all: bool = False
     fuzzy: bool = False
     """Names match by the beginnings of their words, in any order, too."""
@@ -94,11 +94,14 @@ def parse(query_string: bytes, level: Level, *, study_uid: str = "", series_uid:
     """
     conditions: dict[str, Condition] = {}
     options: dict[str, list[str]] = {}
+    named: set[str] = set()
     for name, value in _pairs(query_string):
         if name in _OPTIONS:
             options.setdefault(name, []).append(value)
         elif name not in _IGNORED:
-            _add(conditions, find(name), value, level)
+            attribute = find(name)
+            named.add(attribute.top)
+            _add(conditions, attribute, value, level)
     for keyword, uid in (("StudyInstanceUID", study_uid), ("SeriesInstanceUID", series_uid)):
         if uid:
             check_uid(uid)
@@ -111,7 +114,7 @@ def parse(query_string: bytes, level: Level, *, study_uid: str = "", series_uid:
         conditions=tuple(conditions.values()),
         limit=_number("limit", options, least=1),
         offset=_number("offset", options, least=0) or 0,
-        include=include,
+        include=include | named,
         include_all=include_all,
         fuzzy=_flag("fuzzymatching", options),
         cursor=_cursor(options.get("cursor", [])),

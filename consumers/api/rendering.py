@@ -12,7 +12,9 @@ from consumers.api.packs import Packs
 from consumers.api.sources import source
 from consumers.api.streams import Chunks, ahead
 from consumers.api.wado import NATIVE, NotAcceptable, closing, part_head
+from infra.http_problems import MEDIA_TYPE, problem
 from infra.ports import Row
+from schemas.errors import Invalid
 
 FRAMES_MAX = 100
 """Of one answer."""
@@ -34,11 +36,19 @@ class Renderer:
         return max(1, frame_spans(await self._packs.frame_table(row)).count)
 
     async def first_frames(self, rows: Sequence[Row], look: Look, boundary: str) -> Chunks:
-        """A part for each instance: its first frame. The next ones are made while one is sent."""
+        """A part for each instance: its first frame, or why there is none. The next ones are made while one is sent."""
 
         async def part(row: Row) -> Chunks:
-            image = await self.frame(row, 1, look)
-            yield part_head(boundary, look.media_type, "", len(image), f"#{row['sop_uid']}") + image
+            media_type = look.media_type
+            try:
+                image = await self.frame(row, 1, look)
+            except (NotAcceptable, Invalid) as e:
+                if len(rows) == 1:
+                    raise
+                # Begun, an answer has no other way to say which image it lacks, and why.
+                told = problem(406, "This image cannot be rendered", str(e))
+                media_type, image = MEDIA_TYPE, bytes(told.body)
+            yield part_head(boundary, media_type, "", len(image), f"#{row['sop_uid']}") + image
 
         async with aclosing(ahead([part(row) for row in rows])) as pieces:
             async for piece in pieces:
@@ -47,24 +57,25 @@ class Renderer:
 
 
 def images(rows: Sequence[Row]) -> list[Row]:
-    """Those with frames. Raises NotAcceptable when there are none, or one of them that no decoder takes."""
+    """Those with frames. Raises NotAcceptable when there are none, or no decoder for any of them."""
     seen = [r for r in rows if r["frames"] != "null"]
-    if not seen:
-        raise NotAcceptable("there is no image in it")
-    if hindered := sum(r["transfer_syntax"] not in NATIVE and not decodable(r["transfer_syntax"]) for r in seen):
-        raise NotAcceptable(f"{hindered} of {len(seen)} images have no decoder: each leaves as it is stored alone")
+    if not any(_shown(r) for r in seen):
+        raise NotAcceptable("there is no image in it that can be decoded" if seen else "there is no image in it")
     return seen
 
 
-def representative(rows: Sequence[Row]) -> Row:
-    """The instance whose picture stands for a series or a study: the one in the middle of those with frames.
-
-    Raises NotAcceptable when none has any.
+def representatives(rows: Sequence[Row]) -> list[Row]:
+    """Instances whose picture stands for a series or a study: the one in the middle of those with frames, and others
+    for where that one cannot be decoded after all. Raises NotAcceptable when none has any.
     """
-    seen = [
-        r for r in rows if r["frames"] != "null" and (r["transfer_syntax"] in NATIVE or decodable(r["transfer_syntax"]))
-    ]
+    seen = [r for r in rows if r["frames"] != "null" and _shown(r)]
     if not seen:
         raise NotAcceptable("there is no image in it")
     first = [r for r in seen if r["series_uid"] == seen[0]["series_uid"]]
-    return first[len(first) // 2]
+    others = [r for r in seen if r["series_uid"] != seen[0]["series_uid"]]
+    chosen = [first[len(first) // 2], first[0], first[-1], *others[:1], *others[-1:]]
+    return list({r["sop_uid"]: r for r in chosen}.values())
+
+
+def _shown(row: Row) -> bool:
+    return row["transfer_syntax"] in NATIVE or decodable(row["transfer_syntax"])

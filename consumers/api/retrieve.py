@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from consumers.api.decoders import Decoders, decodable
 from consumers.api.explicit import PIXEL_DATA, pixel_head, to_explicit, with_meta
@@ -41,6 +42,7 @@ from consumers.api.wado import (
     closing,
     multipart_type,
     part_head,
+    runs,
 )
 from infra.ports import Row
 from schemas.errors import Defect, Invalid, NotFound
@@ -59,6 +61,11 @@ META_AT = 144
 """Where File Meta Information goes on behind preamble, prefix and its length (PS3.10 §7.1)."""
 HEADER_MAX = 64 << 20
 """Bytes of a header that is written again in memory, and of what follows the pixel data."""
+
+
+PIXELS = f"{PIXEL_DATA:08X}"
+PIXEL_TAG = bytes((0xE0, 0x7F, 0x10, 0x00))
+"""In little endian."""
 
 
 class Retriever:
@@ -80,7 +87,9 @@ class Retriever:
                 " transfer-syntax=* or …/original gives them as they are stored"
             )
         syntaxes = [leaves_in(r, way) for r, way in zip(rows, ways, strict=True)]
-        return _plan(list(zip(rows, syntaxes, strict=True)), form.multipart, url)
+        # That a transfer syntax has a decoder says nothing of a damaged file, which shows only when it is its turn.
+        lenient = len(rows) > 1 and ("" in form.wanted or "*" in form.wanted)
+        return _plan(list(zip(rows, syntaxes, strict=True)), form.multipart, url, or_stored=lenient)
 
     def originals(self, rows: Sequence[Row], *, multipart: bool, url: str) -> Plan:
         """Instances as they are stored."""
@@ -92,7 +101,7 @@ class Retriever:
         return [(r, leaves_in(r, way)) for r, way in zip(rows, ways, strict=True)]
 
     async def file(self, row: Row, transfer_syntax: str) -> Chunks:
-        """One of them: a Part 10 file."""
+        """One of them: a Part 10 file. Raises NotAcceptable where it cannot be written so."""
         return await self.open(_plan([(row, transfer_syntax)], False, ""))
 
     async def open(self, plan: Plan) -> Chunks:
@@ -110,6 +119,8 @@ class Retriever:
                 return once(step)
             case Run():
                 return self._run(step)
+            case Made(or_stored=True):
+                return self._made_or_stored(step)
             case _:
                 return self._made(step)
 
@@ -138,6 +149,16 @@ class Retriever:
             raise Defect(f"pack {run.pack_id} gave fewer bytes than asked for")
 
     # -------------------------------------------------------------------------------------------- written again
+
+    async def _made_or_stored(self, step: Made) -> Chunks:
+        try:
+            pieces = await begun(self._made(step))
+        except NotAcceptable:
+            plain = replace(step, transfer_syntax=leaves_in(step.row, Way.AS_STORED), or_stored=False)
+            pieces = self._made(plain) if plain.transfer_syntax else self._run(runs([_stored(plain)])[0])
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
 
     async def _made(self, step: Made) -> Chunks:
         row = step.row
@@ -325,7 +346,7 @@ class Retriever:
 
         Native pixel data leave as they lie in the pack, however large; other values are read in memory.
         """
-        value = await self._native_pixels(row) if path == f"{PIXEL_DATA:08X}" else ()
+        value = await self._native_pixels(row) if path == PIXELS else ()
         steps = value or (await self._decoders.value(await self._readable(row), path),)
         if not multipart:
             return Plan(OCTETS, tag, steps)
@@ -334,13 +355,49 @@ class Retriever:
         return Plan(multipart_type(boundary, OCTETS), tag, (head, *steps, closing(boundary)))
 
     async def _native_pixels(self, row: Row) -> tuple[Step, ...]:
-        """Pixel Data in little endian where they lie, padded to an even length (PS3.5 §8.1.1); nothing for others."""
+        """Pixel Data in little endian where they lie, as long as they are; nothing where that is not known.
+
+        Their own length, not that of their frames: there may be more of them, or less, than the header tells.
+        """
         spans = frame_spans(await self._packs.frame_table(row))
         if row["transfer_syntax"] not in (EXPLICIT_LE, IMPLICIT_LE) or not spans.pixel_offset or spans.fragments:
             return ()
-        size = (spans.bits * spans.count + 7) // 8
         start = row["tar_offset"] + row["dataset_offset"] + spans.pixel_offset
+        head = await self._packs.read(row["pack_id"], start - 12, 12)
+        size = int.from_bytes(head[-4:], "little")
+        tag = head[4:8] if row["transfer_syntax"] == IMPLICIT_LE else head[:4]
+        left = row["length"] - row["dataset_offset"] - spans.pixel_offset
+        if tag != PIXEL_TAG or not 0 < size <= left:
+            return ()
         return (Stored(row["pack_id"], start, size), bytes(size & 1))
+
+    async def compressed(self, row: Row, form: FrameForm, url: str) -> Plan:
+        """Encapsulated Pixel Data as bulk data: decoded frames as one value, or a part for each frame as it is stored.
+
+        Raises NotAcceptable.
+        """
+        spans = frame_spans(await self._packs.frame_table(row))
+        if not form.decode:
+            if not spans.count:
+                raise NotAcceptable("the frames of this instance are not known: ask for transfer-syntax=*")
+            if not form.multipart and spans.count > 1:
+                raise NotAcceptable(f"{spans.count} frames leave as multipart/related")
+            return await self.frames(row, range(1, spans.count + 1), form, url)
+        tag = etag("pixels", repr(form), url, rows=[row])
+        found = await self._decoded(row, range(1, spans.count + 1)) if spans.count else [await self._unknown(row)]
+        size = sum(map(len, found))
+        value = (*found, bytes(size & 1))
+        alone = f"{form.media_type}; transfer-syntax={form.transfer_syntax}"
+        if not form.multipart:
+            return Plan(alone, tag, value)
+        boundary = boundary_of(tag)
+        head = part_head(boundary, form.media_type, form.transfer_syntax, size + (size & 1))
+        return Plan(multipart_type(boundary, form.media_type), tag, (head, *value, closing(boundary)))
+
+    async def _unknown(self, row: Row) -> bytes:
+        """Decoded pixel data of an instance of whose frames nothing is known."""
+        part10, _ = await source(self._packs, row, 1)
+        return b"".join(await self._decoders.frames(part10, None))
 
 
 def _corrected(parts: Sequence[Chunk], edits: Edits) -> list[Chunk]:
@@ -361,7 +418,14 @@ def _patched(view: memoryview, edits: Edits, *, whole: bool) -> tuple[bytes, int
         raise NotAcceptable("this dataset cannot be corrected: ask for …/original") from e
 
 
-def _plan(chosen: Sequence[tuple[Row, str]], multipart: bool, url: str) -> Plan:
+def _stored(step: Made) -> Stored:
+    """Its bytes as they lie in the pack."""
+    row = step.row
+    head = replace(step, transfer_syntax=row["transfer_syntax"]).head(row["length"])
+    return Stored(row["pack_id"], row["tar_offset"], row["length"], head)
+
+
+def _plan(chosen: Sequence[tuple[Row, str]], multipart: bool, url: str, *, or_stored: bool = False) -> Plan:
     """`chosen`: rows with the transfer syntax they are written again in; empty: they leave as they are stored."""
     tag = etag("instances", str(multipart), url, *(syntax for _, syntax in chosen), rows=[r for r, _ in chosen])
     boundary = boundary_of(tag) if multipart else ""
@@ -369,10 +433,9 @@ def _plan(chosen: Sequence[tuple[Row, str]], multipart: bool, url: str) -> Plan:
     for row, syntax in chosen:
         where = f"{url}/series/{row['series_uid']}/instances/{row['sop_uid']}"
         if syntax:
-            steps.append(Made(row, syntax, boundary, where))
-            continue
-        head = part_head(boundary, DICOM, row["transfer_syntax"], row["length"], where) if multipart else b""
-        steps.append(Stored(row["pack_id"], row["tar_offset"], row["length"], head))
+            steps.append(Made(row, syntax, boundary, where, or_stored))
+        else:
+            steps.append(_stored(Made(row, "", boundary, where)))
     if multipart:
         steps.append(closing(boundary))
     return Plan(multipart_type(boundary, DICOM) if multipart else DICOM, tag, tuple(steps))

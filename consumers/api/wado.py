@@ -154,6 +154,23 @@ def frame_form(
     raise NotAcceptable("frames of this instance cannot leave as anything the client takes")
 
 
+def pixels_form(stored: str, accepted: Sequence[Accepted], decodable: Callable[[str], bool]) -> FrameForm | None:
+    """How encapsulated Pixel Data leave as bulk data (PS3.18 §8.7.3.3); None: as the octets of their items.
+
+    Uncompressed is the default, also of `*/*`. Raises NotAcceptable.
+    """
+    own = media_type_of(stored)
+    for a in accepted:
+        if a.takes(OCTETS):
+            if a.transfer_syntax in ("", EXPLICIT_LE) and decodable(stored):
+                return FrameForm(a.multipart or a.of == "*/*", OCTETS, EXPLICIT_LE, decode=True)
+            if a.transfer_syntax != EXPLICIT_LE:
+                return None
+        elif a.takes(own) and a.transfer_syntax in ("", "*", stored):
+            return FrameForm(a.multipart, own, stored, decode=False)
+    raise NotAcceptable("these pixel data cannot leave as anything the client takes")
+
+
 def frame_numbers(text: str) -> tuple[int, ...]:
     """Frames of the path, from 1 (PS3.18 §10.4.1.1.4). Raises Invalid(`frame-list`)."""
     numbers = text.split(",")

@@ -1,6 +1,7 @@
-"""A study or a series as a ZIP of interchange media (PS3.18 §8.7.3.1, PS3.12): DICOMDIR, and files under names of 8.3.
+"""A study or a series as a ZIP of interchange media (PS3.18 §8.7.3.1, PS3.12): files under names of 8.3, and DICOMDIR.
 
-Nothing is held but the piece that is being sent: sizes and checksums follow each file, as the format allows.
+Nothing is held but the piece that is being sent: sizes and checksums follow each file, as the format allows. What
+cannot be decoded leaves as it is stored; the directory, which tells each file's transfer syntax, stands behind them.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from consumers.api.explicit import Buffer
 from consumers.api.media import NAME, Member, dicomdir, file_id
 from consumers.api.overlay import EDITS, edited
 from consumers.api.packs import Packs
-from consumers.api.retrieve import Retriever
+from consumers.api.retrieve import Retriever, leaves_in
 from consumers.api.streams import Chunks
+from consumers.api.wado import NotAcceptable, Way
 from infra.ports import Row
 
 MEDIA_TYPE = "application/zip"
@@ -50,21 +52,30 @@ async def zipped(retriever: Retriever, packs: Packs, files: Sequence[tuple[Row, 
     out = _Out()
     numbers: dict[str, list[int]] = {}
     members: list[Member] = []
-    for row, syntax in files:
-        series = numbers.setdefault(row["series_uid"], [len(numbers) + 1, 0])
-        series[1] += 1
-        manifest = await packs.manifest(row["pack_id"])
-        header = edited(bytes(manifest.instances[row["line"]].header), row.get(EDITS))
-        members.append(Member(file_id(*series), row["sop_class"], syntax or row["transfer_syntax"], header))
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(zipfile.ZipInfo(NAME, MADE), await asyncio.to_thread(dicomdir, members))
-        yield out.take()
-        for member, (row, syntax) in zip(members, files, strict=True):
+        for row, wanted in files:
+            series = numbers.setdefault(row["series_uid"], [len(numbers) + 1, 0])
+            series[1] += 1
+            syntax, file = await _file(retriever, row, wanted)
+            manifest = await packs.manifest(row["pack_id"])
+            header = edited(bytes(manifest.instances[row["line"]].header), row.get(EDITS))
+            member = Member(file_id(*series), row["sop_class"], syntax or row["transfer_syntax"], header)
+            members.append(member)
             entry = zipfile.ZipInfo("/".join(member.file_id), MADE)
-            async with aclosing(await retriever.file(row, syntax)) as chunks:
+            async with aclosing(file) as chunks:
                 with archive.open(entry, "w", force_zip64=row["length"] >= LARGE) as target:
                     async for chunk in chunks:
                         target.write(chunk)
                         yield out.take()
             yield out.take()
+        archive.writestr(zipfile.ZipInfo(NAME, MADE), await asyncio.to_thread(dicomdir, members))
     yield out.take()
+
+
+async def _file(retriever: Retriever, row: Row, syntax: str) -> tuple[str, Chunks]:
+    """(transfer syntax it is written again in, the file), as stored where it cannot be had otherwise."""
+    try:
+        return syntax, await retriever.file(row, syntax)
+    except NotAcceptable:
+        stored = leaves_in(row, Way.AS_STORED)
+        return stored, await retriever.file(row, stored)

@@ -110,10 +110,13 @@ def locate(
             marks.add("unknown-frames")
         return Frames("encapsulated", len(frames), pixel.start, 0, frames)
     bits = 0 if encoding.encapsulated else _frame_bits(pixel.tag, attributes)
-    if bits <= 0 or count <= 0 or bits * count > 8 * (pixel.stop - pixel.start):
+    there = 8 * (pixel.stop - pixel.start) // bits if bits > 0 else 0
+    if there <= 0 or count <= 0:
         marks.add("unknown-frames")
         return Frames("native", 0, pixel.start)
-    return Frames("native", count, pixel.start, bits)
+    if there < count:  # cut short: those that are whole can be had
+        marks.add("unknown-frames")
+    return Frames("native", min(count, there), pixel.start, bits)
 
 
 def _integer(attributes: Mapping[str, list[Any]], tag: str, default: int) -> int:

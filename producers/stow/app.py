@@ -139,7 +139,7 @@ async def _counted(request: Request, door: Door, study_uid: str) -> Response:
 
 async def _store(request: Request, door: Door, study_uid: str) -> Response:
     """Nothing of the body is asked for before it is known to be wanted (`Expect: 100-continue`, RFC 9110 §10.1.1)."""
-    answer_type = negotiate.answer_type(request.headers.get("accept", ""))
+    answer_type = negotiate.answer_type(", ".join(request.headers.getlist("accept")))
     if not answer_type:
         return problem(406, f"The answer is {DICOM_JSON} or {DICOM_XML}", headers=CLOSE)
     try:

@@ -86,7 +86,7 @@ def _answer(found: Transaction | None) -> Response:
 
 
 def _refused(request: Request) -> Response | None:
-    accept = request.headers.get("accept", "")
+    accept = ", ".join(request.headers.getlist("accept"))
     kinds = (kind.partition(";")[0].strip().lower() for kind in accept.split(","))
     if accept and not any(kind in (*TYPES, "application/*", "*/*") for kind in kinds):
         return problem(406, "The answer is application/dicom+json")

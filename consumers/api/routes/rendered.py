@@ -10,12 +10,12 @@ from consumers.api.conditional import REVALIDATED, kept_for
 from consumers.api.guard import Answer, Ask, Guard, Handler, OfStudy
 from consumers.api.look import IGNORED, MEDIA_TYPES, Look, look
 from consumers.api.plan import boundary_of, etag
-from consumers.api.rendering import FRAMES_MAX, Renderer, images, representative
+from consumers.api.rendering import FRAMES_MAX, Renderer, images, representatives
 from consumers.api.room import Room
 from consumers.api.streams import begun
 from consumers.api.wado import NotAcceptable, closing, frame_numbers, multipart_type, part_head
 from infra.ports import Row
-from schemas.errors import Invalid
+from schemas.errors import Defect, Invalid
 from schemas.roles import Permission
 
 TAG = "Rendered images (WADO-RS)"
@@ -113,7 +113,7 @@ def _all_rendered(room: Room, renderer: Renderer) -> Handler:
         if same := answering.unchanged_answer(ask, about, media_type, tag, REVALIDATED):
             return same
         content = await begun(renderer.first_frames(rows, wanted, boundary))
-        headers = {"ETag": tag, "Cache-Control": REVALIDATED, **_ignored(ask)}
+        headers = {"ETag": tag, "Cache-Control": REVALIDATED, "Vary": answering.VARY, **_ignored(ask)}
         return Answer(about=about, content=content, media_type=media_type, headers=headers)
 
     return all_rendered
@@ -124,12 +124,18 @@ def _thumbnail(room: Room, renderer: Renderer) -> Handler:
         wanted, _ = _look(ask, thumbnail=True)
         names = tuple(n for n in ("study", "series", "instance") if ask.has_part(n))
         about, rows = await room.asked(ask, names)
-        row = representative(rows)
-        (number, *_) = frame_numbers(ask.part("frames")) if ask.has_part("frames") else (0,)
-        number = number or (await renderer.frame_count(row) + 1) // 2
-        tag = etag("thumbnail", repr(wanted), str(number), rows=[row])
+        (asked, *_) = frame_numbers(ask.part("frames")) if ask.has_part("frames") else (0,)
         cache = kept_for(room.settings.access_window_s) if len(names) == 3 else REVALIDATED
-        return await _image(ask, about, renderer, row, number, wanted, tag, cache)
+        *candidates, last = representatives(rows)
+        for row in (*candidates, last):
+            number = asked or (await renderer.frame_count(row) + 1) // 2
+            tag = etag("thumbnail", repr(wanted), str(number), rows=[row])
+            try:
+                return await _image(ask, about, renderer, row, number, wanted, tag, cache)
+            except NotAcceptable:
+                if row is last:
+                    raise
+        raise Defect("no candidate was tried")
 
     return thumbnail
 

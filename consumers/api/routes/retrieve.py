@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from consumers.api import accept, answering, dicomjson
@@ -11,25 +12,31 @@ from consumers.api.guard import Answer, Ask, Guard, Handler
 from consumers.api.headers import Headers
 from consumers.api.packs import Packs
 from consumers.api.plan import boundary_of, etag
+from consumers.api.retrieve import PIXELS
 from consumers.api.room import Room
 from consumers.api.streams import begun
 from consumers.api.wado import (
     DICOM,
+    NATIVE,
     OCTETS,
     NotAcceptable,
     frame_form,
     frame_numbers,
     instance_form,
     multipart_type,
+    pixels_form,
 )
 from consumers.api.zipped import MEDIA_TYPE as ZIP
 from consumers.api.zipped import zipped
+from schemas import native_xml
 from schemas.errors import Invalid
 from schemas.roles import Permission
 
 TAG = "Retrieve (WADO-RS)"
 METADATA_AT_ONCE = 2000
 """Headers joined in memory; a longer list is sent in portions."""
+
+_BULK_PATH = re.compile(r"(?:[0-9A-Fa-f]{8}/[0-9]{1,9}/)*[0-9A-Fa-f]{8}")
 
 _LEVELS = (
     ("/studies/{study}", ("study",), "study"),
@@ -62,7 +69,7 @@ def add(guard: Guard, room: Room, headers: Headers, packs: Packs) -> None:
             action="read-metadata",
             summary=f"Retrieve the metadata of a {what}",
             tag=TAG,
-            media_types=dicomjson.MEDIA_TYPES,
+            media_types=(*dicomjson.MEDIA_TYPES, dicomjson.XML_PARTS),
         )
         guard.get(
             f"/dicom-web{path}/original",
@@ -121,6 +128,7 @@ async def _zip(ask: Ask, room: Room, packs: Packs, names: Sequence[str], syntax:
     headers = {
         "ETag": tag,
         "Cache-Control": REVALIDATED,
+        "Vary": answering.VARY,
         "Content-Disposition": f'attachment; filename="{ask.uid(names[-1])}.zip"',
     }
     return Answer(about=about, content=content, media_type=ZIP, headers=headers)
@@ -143,21 +151,24 @@ def _originals(room: Room, names: Sequence[str]) -> Handler:
 
 def _metadata(room: Room, headers: Headers, names: Sequence[str]) -> Handler:
     async def metadata(ask: Ask) -> Answer:
-        media_type = accept.single_part(_accepted(ask), dicomjson.MEDIA_TYPES)
-        if not media_type:
-            raise NotAcceptable("metadata are answered as application/dicom+json")
+        media_type = dicomjson.model_type(_accepted(ask))
         about, rows = await room.asked(ask, names)
         url = _url(ask, room)
-        compressed = answering.takes_gzip(ask)
-        tag = etag("metadata", url, "gzip" if compressed else "", rows=rows)
+        as_xml, at_once = media_type == native_xml.MEDIA_TYPE, len(rows) <= METADATA_AT_ONCE
+        compressed = at_once and not as_xml and answering.takes_gzip(ask)
+        tag = etag("metadata", url, "xml" if as_xml else "gzip" if compressed else "", rows=rows)
+        boundary = boundary_of(tag)
+        if as_xml:
+            media_type = multipart_type(boundary, media_type)
         if same := answering.unchanged_answer(ask, about, media_type, tag, REVALIDATED):
             return same
-        if len(rows) <= METADATA_AT_ONCE:
+        if at_once and not as_xml:
             content = await headers.whole(rows, url, tag, compressed=compressed)
             told = {"Content-Encoding": "gzip"} if compressed else {}
             return answering.of_bytes(ask, about, content, media_type, tag, REVALIDATED, told)
-        portions = await begun(headers.portions(rows, url, METADATA_AT_ONCE))
-        return Answer(about=about, content=portions, media_type=media_type)
+        portions = headers.documents(rows, url, boundary) if as_xml else headers.portions(rows, url, METADATA_AT_ONCE)
+        told = {"ETag": tag, "Cache-Control": REVALIDATED, "Vary": answering.VARY}
+        return Answer(about=about, content=await begun(portions), media_type=media_type, headers=told)
 
     return metadata
 
@@ -179,25 +190,33 @@ def _bulk(room: Room) -> Handler:
     async def bulk(ask: Ask) -> Answer:
         path = ask.part("path")
         steps = path.split("/")
-        if len(steps) % 2 == 0 or len(steps) > 64 or not all(s.isalnum() and s.isascii() for s in steps):
-            raise Invalid("bulkdata-path", "a path of bulk data is tags and item numbers, in turn")
-        multipart = _octets(ask)
+        if len(steps) > 64 or not _BULK_PATH.fullmatch(path):
+            raise Invalid("bulkdata-path", "a path of bulk data is tags of 8 hex digits and item numbers, in turn")
+        path, accepted = path.upper(), _accepted(ask)
         about, rows = await room.asked(ask, _LEVELS[2][1])
+        row = rows[0]
+        if path == PIXELS and row["transfer_syntax"] not in NATIVE:
+            form = pixels_form(row["transfer_syntax"], accepted, decodable)
+            if form is not None:
+                where = f"{_url(ask, room)}/series/{row['series_uid']}/instances/{row['sop_uid']}"
+                plan = await room.retriever.compressed(row, form, where)
+                return await answering.of_plan(ask, room, about, plan, one=True)
+        multipart = _octets(accepted)
         tag, cache = etag("bulk", path, str(multipart), rows=rows), kept_for(room.settings.access_window_s)
         media_type = multipart_type(boundary_of(tag), OCTETS) if multipart else OCTETS
         if same := answering.unchanged_answer(ask, about, media_type, tag, cache):
             return same
-        plan = await room.retriever.bulk(rows[0], path, tag, multipart=multipart)
+        plan = await room.retriever.bulk(row, path, tag, multipart=multipart)
         return await answering.of_plan(ask, room, about, plan, one=True)
 
     return bulk
 
 
-def _octets(ask: Ask) -> bool:
+def _octets(accepted: Sequence[accept.Accepted]) -> bool:
     """Whether bulk data leave as multipart. Raises NotAcceptable."""
-    for accepted in _accepted(ask):
-        if accepted.takes(OCTETS):
-            return accepted.multipart or accepted.of == accept.ANY
+    for a in accepted:
+        if a.takes(OCTETS):
+            return a.multipart or a.of == accept.ANY
     raise NotAcceptable("bulk data leave as application/octet-stream")
 
 

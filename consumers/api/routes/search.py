@@ -6,7 +6,7 @@ No match is answered 200 with an empty list, always (in XML, which has no empty 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from consumers.api import accept, dicomjson
 from consumers.api.attributes import Level
@@ -17,12 +17,12 @@ from consumers.api.qido import Kind, Query, parse
 from consumers.api.room import Room
 from consumers.api.scope import Within
 from consumers.api.search import Found, Hit
-from consumers.api.wado import NotAcceptable
+from consumers.api.wado import closing, multipart_type
 from consumers.api.walk import Deadline
 from infra import clock
 from schemas import native_xml
 from schemas.dicom_json import Dataset
-from schemas.levels import PATIENT_TOTALS
+from schemas.levels import PATIENT_TOTALS, STUDY_TAGS
 from schemas.roles import Permission
 
 MORE = '299 sijil "There are more results: ask for them with offset"'
@@ -81,13 +81,13 @@ def add(guard: Guard, room: Room) -> None:
             action="search",
             summary=summary,
             tag="Search (QIDO-RS)",
-            media_types=(*dicomjson.MEDIA_TYPES, 'multipart/related; type="application/dicom+xml"'),
+            media_types=(*dicomjson.MEDIA_TYPES, dicomjson.XML_PARTS),
             parameters=_PARAMETERS,
         )
 
 
 async def _search(ask: Ask, room: Room, level: Level, study_uid: str = "", series_uid: str = "") -> Answer:
-    media_type = _media_type(ask)
+    media_type = dicomjson.model_type(accept.parse(ask.option("accept") or ask.header("accept")))
     query = parse(ask.query_string, level, study_uid=study_uid, series_uid=series_uid)
     settings = room.settings
     limit = min(query.limit or settings.query_limit_max, settings.query_limit_max)
@@ -118,31 +118,12 @@ async def _search(ask: Ask, room: Room, level: Level, study_uid: str = "", serie
         boundary = f"sijil-{clock.uuid7()}"
         return Answer(
             about=about,
-            content=_in_parts(datasets, boundary),
-            media_type=f'multipart/related; type="{native_xml.MEDIA_TYPE}"; boundary={boundary}',
+            content=dicomjson.xml_parts(datasets, boundary) + closing(boundary),
+            media_type=multipart_type(boundary, native_xml.MEDIA_TYPE),
             status=200 if datasets else 204,  # a multipart body has a part at least
             headers=headers,
         )
     return Answer(about=about, content=dicomjson.listed(datasets), media_type=media_type, headers=headers)
-
-
-def _media_type(ask: Ask) -> str:
-    """The first that the client takes and we have; XML in parts only, a dataset each (PS3.18 §8.7.3)."""
-    for accepted in accept.parse(ask.option("accept") or ask.header("accept")):
-        if accepted.multipart and accepted.takes(native_xml.MEDIA_TYPE):
-            return native_xml.MEDIA_TYPE
-        if media_type := accept.single_part((accepted,), dicomjson.MEDIA_TYPES):
-            return media_type
-    raise NotAcceptable("searches are answered as application/dicom+json, or application/dicom+xml in parts")
-
-
-def _in_parts(datasets: Sequence[bytes], boundary: str) -> bytes:
-    pieces: list[bytes] = []
-    for dataset in datasets:
-        document = native_xml.document(json.loads(dataset))
-        head = f"--{boundary}\r\nContent-Type: {native_xml.MEDIA_TYPE}\r\nContent-Length: {len(document)}\r\n\r\n"
-        pieces += (head.encode(), document, b"\r\n")
-    return b"".join((*pieces, f"--{boundary}--\r\n".encode()))
 
 
 def _dataset(hit: Hit, query: Query, study_uid: str, series_uid: str) -> Dataset:
@@ -150,8 +131,12 @@ def _dataset(hit: Hit, query: Query, study_uid: str, series_uid: str) -> Dataset
     found: Dataset = {}
     if hit.series is None or not study_uid:
         found |= dicomjson.study(hit.study, query)
+    elif asked := query.include.intersection(STUDY_TAGS):  # what the address names is shown where it is asked for
+        found |= {tag: e for tag, e in dicomjson.study(hit.study, query).items() if tag in asked}
     if hit.series is not None and (hit.instance is None or not series_uid):
         found |= dicomjson.shown(hit.series, dicomjson.SERIES_SHOWN, query)
+    elif hit.series is not None:
+        found |= {tag: e for tag, e in hit.series.items() if tag in query.include}
     if hit.instance is not None:
         found |= dicomjson.shown(hit.instance, dicomjson.INSTANCE_SHOWN, query)
     return found

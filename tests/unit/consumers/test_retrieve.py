@@ -274,9 +274,10 @@ def test_references_to_bulk_data_lead_to_it() -> None:
 
 def test_a_path_of_bulk_data_is_checked() -> None:
     archive = stored(part10("1.2.3.1.1"))
-    for path in ("7FE00010/1", "..%2F..%2Fetc", "a//b"):
+    for path in ("7FE00010/1", "..%2F..%2Fetc", "a//b", "PixelData", "7FE0001G", "00540016/x/00181072"):
         assert get(archive, f"{ONE}/bulkdata/{path}").status_code == 400
-    assert get(archive, f"{ONE}/bulkdata/00091001").status_code == 406
+    for path in ("00091001", "00091001/1/00091001", "00080060/1/00091001"):
+        assert get(archive, f"{ONE}/bulkdata/{path}").status_code == 404
 
 
 # ------------------------------------------------------------------------------------------------ tiers
