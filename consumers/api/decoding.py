@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import pydicom
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless
@@ -156,11 +157,23 @@ def _decoded(ds: pydicom.Dataset, numbers: Sequence[int] | None) -> tuple[list[b
         raise TooLarge
     found: list[bytes] = []
     properties: dict[str, Any] = {}
-    for frame, properties in get_decoder(uid).iter_buffer(ds, indices=numbers, validate=False):  # noqa: B007
-        found.append(bytes(frame))
+    planar = int(ds.get("PlanarConfiguration") or 0)
+    for frame, properties in get_decoder(uid).iter_buffer(ds, indices=numbers, validate=False):
+        found.append(_arranged(bytes(frame), properties, planar))
     if len(found) != count:
         raise ValueError("frames")
-    return found, properties
+    return found, {**properties, "planar_configuration": planar}
+
+
+def _arranged(frame: bytes, told: Mapping[str, Any], planar: int) -> bytes:
+    """A frame's samples as its header says that they lie (PS3.3 §C.7.6.3.1.3): clients have read that, and a decoder
+    of RLE gives planes whatever it says.
+    """
+    samples = int(told["samples_per_pixel"])
+    if samples == 1 or int(told.get("planar_configuration", planar)) == planar:
+        return frame
+    values = np.frombuffer(frame, f"u{int(told['bits_allocated']) // 8}")
+    return values.reshape((-1, samples) if planar else (samples, -1)).T.tobytes()
 
 
 def _native(part10: bytes) -> pydicom.Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,6 +12,7 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.encaps import encapsulate
+from pydicom.uid import UID, ExplicitVRBigEndian
 
 from consumers.api.wado import EXPLICIT_LE, IMPLICIT_LE
 from tests.unit.consumers.archive import MemoryArchive, part10, sample
@@ -30,7 +32,7 @@ def damaged(sop: str) -> bytes:
     ds = pydicom.dcmread(io.BytesIO(part10(sop)))
     ds.PixelData = encapsulate([b"no such image, whatever is tried"])
     ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
-    ds.file_meta.TransferSyntaxUID = JPEG_LS
+    ds.file_meta.TransferSyntaxUID = UID(JPEG_LS)
     out = io.BytesIO()
     ds.save_as(out, enforce_file_format=True)
     return out.getvalue()
@@ -40,7 +42,7 @@ def compressed(name: str, sop: str) -> bytes:
     """One of pydicom's files as an instance of the study."""
     ds = pydicom.dcmread(io.BytesIO(sample(name)))
     ds.StudyInstanceUID, ds.SeriesInstanceUID = "1.2.3", "1.2.3.1"
-    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = sop
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = UID(sop)
     out = io.BytesIO()
     ds.save_as(out)
     return out.getvalue()
@@ -124,7 +126,7 @@ def test_another_image_stands_for_a_study() -> None:
     ("values", "size"),
     [({"BitsAllocated": 0}, 32), ({"Rows": 3}, 32), ({"NumberOfFrames": 4}, 64), ({"NumberOfFrames": 1}, 96)],
 )
-def test_bulk_pixel_data_are_as_long_as_they_are(syntax: str, values: dict[str, int], size: int) -> None:
+def test_bulk_pixel_data_are_as_long_as_they_are(syntax: str, values: dict[str, Any], size: int) -> None:
     pixels = bytes(n % 251 for n in range(size))
     archive = stored(part10("1.2.3.1.1", syntax=syntax, pixels=pixels, **values))
     answer = archive.get(f"{ONE}/bulkdata/7FE00010", Accept="application/octet-stream")
@@ -167,13 +169,13 @@ def test_bytes_of_a_big_endian_image_are_not_swapped_where_they_are_bytes() -> N
     little, big = io.BytesIO(), io.BytesIO()
     ds["PixelData"].VR = "OB"
     pydicom.dcmwrite(little, ds, implicit_vr=False, little_endian=True)
-    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.2"
+    ds.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
     pydicom.dcmwrite(big, ds, implicit_vr=False, little_endian=False)
     pictures = [
         np.asarray(Image.open(io.BytesIO(stored(f.getvalue()).get(f"{ONE}/rendered", Accept="image/png").content)))
         for f in (little, big)
     ]
-    assert np.array_equal(*pictures)
+    assert np.array_equal(pictures[0], pictures[1])
     assert np.all(np.diff(pictures[0].astype(int).ravel()) > 0)
 
 
@@ -190,8 +192,9 @@ def test_compressed_pixel_data_leave_decoded_or_as_they_are_asked_for() -> None:
     for accept in ("", "*/*", OCTETS):
         (part,) = get(archive, path, accept)
         assert (part.transfer_syntax, len(part.body)) == (EXPLICIT_LE, size)
-        pixels = np.frombuffer(part.body, "u1").reshape(2, 3, *ds.pixel_array.shape[1:3])  # one plane a colour
-        assert np.array_equal(pixels.transpose(0, 2, 3, 1), ds.pixel_array)
+        # RLE has planes; the header, by which clients read them, says that there are none.
+        assert ds.PlanarConfiguration == 0
+        assert np.array_equal(np.frombuffer(part.body, "u1").reshape(ds.pixel_array.shape), ds.pixel_array)
     alone = archive.get(path, Accept="application/octet-stream")
     assert alone.content == part.body
     frames = get(archive, path, 'multipart/related; type="image/dicom-rle"')
@@ -201,6 +204,21 @@ def test_compressed_pixel_data_leave_decoded_or_as_they_are_asked_for() -> None:
     assert raw.content == ds.PixelData
     assert archive.get(path, Accept="image/dicom-rle").status_code == 406
     assert archive.get(path, Accept="image/jpeg").status_code == 406
+
+
+@pytest.mark.parametrize("name", ["SC_rgb_rle.dcm", "SC_rgb_rle_16bit_2frame.dcm", "SC_rgb_rle_32bit.dcm"])
+def test_decoded_frames_lie_as_the_header_says(name: str) -> None:
+    data = sample(name)
+    ds = pydicom.dcmread(io.BytesIO(data))
+    archive = stored(data)
+    instance = f"/dicom-web/studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
+    (part,) = get(archive, f"{instance}/frames/1", OCTETS)
+    first = ds.pixel_array[0] if ds.get("NumberOfFrames", 1) > 1 else ds.pixel_array
+    assert part.body == first.tobytes()
+    (whole,) = get(archive, instance, DICOM)
+    made = pydicom.dcmread(io.BytesIO(whole.body))
+    assert made.PlanarConfiguration == 0
+    assert np.array_equal(made.pixel_array, ds.pixel_array)
 
 
 # ------------------------------------------------------------------------------------------------ metadata as XML
