@@ -60,16 +60,12 @@ def explicit(part10: bytes) -> bytes:
 
 
 def jpeg2000(part10: bytes) -> bytes:
-    """A Part 10 file as JPEG 2000 lossless (PS3.5 §8.2.4, §A.4.4)."""
+    """A Part 10 file in little endian as JPEG 2000 lossless (PS3.5 §8.2.4, §A.4.4)."""
 
     def work() -> bytes:
         ds = _read(part10)
-        stored = UID(ds.file_meta.TransferSyntaxUID)
-        if stored.is_encapsulated:
+        if UID(ds.file_meta.TransferSyntaxUID).is_encapsulated:
             ds = _read(_written(_native(part10)))
-        elif not stored.is_little_endian:
-            # `compress` takes the bytes as they lie, and for little endian.
-            ds = _read(_written(_turned(part10)))
         ds.compress(JPEG2000Lossless, generate_instance_uid=False)
         return _written(ds)
 
@@ -185,18 +181,6 @@ def _native(part10: bytes) -> pydicom.Dataset:
     element.is_undefined_length = False
     element.VR = "OB" if told["bits_allocated"] <= 8 else "OW"
     _describe(ds, told)
-    return ds
-
-
-def _turned(part10: bytes) -> pydicom.Dataset:
-    """An instance in big endian with its pixel data in little endian."""
-    ds = _read(part10)
-    pixels, told = get_decoder(UID(ds.file_meta.TransferSyntaxUID)).as_array(ds, raw=True, validate=False)
-    content = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
-    element = ds["PixelData"]
-    element.value = content + b"\0" * (len(content) & 1)
-    element.VR = "OB" if int(told["bits_allocated"]) <= 8 else "OW"
-    _describe(ds, {**told, "planar_configuration": 0})
     return ds
 
 

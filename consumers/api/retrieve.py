@@ -275,14 +275,16 @@ class Retriever:
 
         if stored == transfer_syntax:
             return [meta(stored), view[at:]]
-        if transfer_syntax == JPEG2000:
-            return [await self._decoders.jpeg2000(b"".join((meta(stored), view[at:])))]
-        if stored not in NATIVE:
-            return [await self._decoders.explicit(b"".join((meta(stored), view[at:])))]
-        try:
-            return [meta(transfer_syntax), *await asyncio.to_thread(to_explicit, view[at:], stored)]
-        except Invalid as e:
-            raise NotAcceptable("a damaged dataset cannot be written again: ask for …/original") from e
+        if stored in NATIVE:
+            try:
+                parts = [meta(EXPLICIT_LE), *await asyncio.to_thread(to_explicit, view[at:], stored)]
+            except Invalid as e:
+                raise NotAcceptable("a damaged dataset cannot be written again: ask for …/original") from e
+        else:
+            parts = [meta(stored), view[at:]]
+            if transfer_syntax == EXPLICIT_LE:
+                return [await self._decoders.explicit(b"".join(parts))]
+        return [await self._decoders.jpeg2000(b"".join(parts))] if transfer_syntax == JPEG2000 else parts
 
     # -------------------------------------------------------------------------------------------- frames
 
